@@ -1,0 +1,115 @@
+"""How large a model is, before anything is allocated: parameters, multiplications, memory, from the meta device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from groundup.errors import ModelError
+
+if TYPE_CHECKING:
+    from groundup.catalogue.resolve import Resolved
+
+
+@dataclass(frozen=True)
+class Size:
+    """Counts of one model for one shape of features; None for an estimator, whose size the data decides.
+
+    Attributes:
+        parameters: trainable numbers.
+        weights: bytes of parameters and buffers.
+        macs: multiplications with addition, of the matrix products and convolutions, for one example.
+        activations: bytes that the operations of one forward pass write, for one example: an upper bound of what the
+            backward pass keeps.
+    """
+
+    parameters: int | None = None
+    weights: int | None = None
+    macs: int | None = None
+    activations: int | None = None
+
+    def training_bytes(self, batch: int, states: int = 2) -> int | None:
+        """Memory of one training step: weights, gradients, ``states`` numbers a parameter for the optimizer (AdamW: 2), activations."""
+        if self.parameters is None or self.weights is None or self.activations is None:
+            return None
+        return self.weights + (1 + states) * 4 * self.parameters + batch * self.activations
+
+
+def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int) -> Size:
+    """See :meth:`Resolved.check`."""
+    if resolved.kind == "estimator":
+        _check_estimator(resolved, feature_shape, n_outputs)
+        return Size()
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = resolved.build(feature_shape, n_outputs, seed=0, device="meta")
+    two = torch.empty(2, *feature_shape, device="meta")
+    written = _written_bytes()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as flops, written:
+            scores = network.train()(two)
+    except Exception as e:  # a user's forward may fail in any way
+        raise ModelError(
+            f"{resolved.name}: forward failed on features of shape (N, {', '.join(map(str, feature_shape))}): {type(e).__name__}: {e}"
+        ) from e
+    if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (2, n_outputs):
+        got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise ModelError(
+            f"{resolved.name}: forward gave {got} for 2 examples, expected a tensor of shape (2, {n_outputs}): one row an example,"
+            f" {'one score a class (logits)' if n_outputs > 1 else 'one value'}; name a constructor parameter n_outputs to be told the number"
+        )
+    parameters = list(network.parameters())
+    if not any(p.requires_grad for p in parameters):
+        raise ModelError(f"{resolved.name}: it has no trainable parameter; register its weights as torch.nn.Parameter or torch.nn.Module attributes")
+    return Size(
+        parameters=sum(p.numel() for p in parameters if p.requires_grad),
+        weights=sum(t.numel() * t.element_size() for t in [*parameters, *network.buffers()]),
+        macs=flops.get_total_flops() // 2 // 2,  # two examples, two operations a MAC
+        activations=math.ceil(written.bytes / 2),
+    )
+
+
+def _written_bytes() -> Any:
+    """A dispatch mode that adds up the bytes of everything that operations return."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Written(TorchDispatchMode):
+        bytes = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if not func.is_view:
+                self.bytes += sum(t.numel() * t.element_size() for t in tree_leaves(out) if isinstance(t, torch.Tensor))
+            return out
+
+    return Written()
+
+
+def _check_estimator(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int) -> None:
+    from groundup.estimators.export import supports
+
+    estimator = resolved.build(feature_shape, n_outputs, seed=0)
+    validate = getattr(estimator, "_validate_params", None)  # scikit-learn checks ranges when it fits; ask it now
+    if validate is not None:
+        try:
+            validate()
+        except (ValueError, TypeError) as e:
+            raise ModelError(f"{resolved.name}: {e}") from e
+    is_regressor = getattr(estimator, "_estimator_type", None) == "regressor" or _is_regressor(estimator)
+    if is_regressor and n_outputs > 1:
+        raise ModelError(f"{resolved.name} is a regressor, and the task is a classification with {n_outputs} classes; choose a classifier")
+    if n_outputs == 1 and not is_regressor:
+        raise ModelError(f"{resolved.name} is no regressor, and the task is a regression; choose a regressor")
+    if reason := supports(estimator):
+        raise ModelError(f"{resolved.name}: {reason}")
+
+
+def _is_regressor(estimator: Any) -> bool:
+    from sklearn.base import is_regressor
+
+    return bool(is_regressor(estimator))

@@ -1,0 +1,1 @@
+"""Compression with a verdict: one complete graph, schemes that rewrite its core, measurements, a choice."""

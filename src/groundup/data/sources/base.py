@@ -1,0 +1,106 @@
+"""What a source gives: a table that DuckDB can read, or arrays with a label each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def quoted(name: str) -> str:
+    """A column or table name inside SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text(value: str) -> str:
+    """A string constant inside SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+class BadRow(NamedTuple):
+    """One row that cannot be used: where it stands in the source, which column, why."""
+
+    row: int
+    column: str
+    reason: str
+
+
+class Source(ABC):
+    """Where data comes from.
+
+    Attributes:
+        where: what messages call it.
+        target: the column to predict where the source knows it.
+        task: the task it was made for, where known.
+    """
+
+    where: str
+    target: str | None = None
+    task: str | None = None
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Hex hash that changes when the content does; cheap the second time."""
+
+
+class TableSource(Source):
+    """Rows with named columns.
+
+    Attributes:
+        loose: values are text whose types were guessed (CSV, JSON Lines, SQLite): a declared kind may differ from the guess.
+    """
+
+    loose = False
+
+    @abstractmethod
+    def relation(self, con: Any, types: Mapping[str, str] | None = None) -> str:
+        """SQL that can stand after FROM.
+
+        Args:
+            con: the DuckDB connection that will run it; in-memory data is registered there.
+            types: read these columns as these DuckDB types instead of the guessed ones.
+        """
+
+    def structural_errors(self, con: Any) -> list[BadRow]:
+        """Rows that :meth:`relation` left out because they are no rows at all (wrong number of values); after a read."""
+        return []
+
+
+@dataclass
+class Arrays(Source):
+    """Samples of one shape, with a label each.
+
+    Attributes:
+        x: uint8 (N, H, W, C) for images, float32 (N, ...) for tensors; may be a memory map.
+        y: labels (N,): text for classes, numbers for regression.
+        rows: (N,) where each stands in the source.
+        bad: samples that could not be read.
+        names: what each sample is called in messages (file names), where that helps.
+    """
+
+    where: str
+    kind: Literal["image", "tensor"]
+    x: NDArray[Any]
+    y: NDArray[Any]
+    hash: str
+    target: str | None = "label"
+    task: str | None = None
+    rows: NDArray[np.int64] | None = None
+    bad: list[BadRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def identity(self) -> str:
+        return self.hash
+
+
+class ArraySource(Source):
+    """A source of :class:`Arrays`, read only when asked."""
+
+    @abstractmethod
+    def load(self, work: Path, limit: int | None = None) -> Arrays:
+        """Read the samples; what is large goes into files in ``work``."""

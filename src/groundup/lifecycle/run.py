@@ -1,0 +1,531 @@
+"""run: wires the stages.  What a stage depends on is what its key hashes; what is cached is not made again.
+
+    prepare ─► tune ─► train ─► evaluate ─► compress ─► package ─► rehearse ─► register ─► report
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from groundup.bundle import cpu
+from groundup.bundle.files import explaining_storage, write_bytes, write_json
+from groundup.bundle.proof import Proof
+from groundup.errors import GroundupError, Interrupted, RecipeError
+from groundup.lifecycle import cache as caching
+from groundup.lifecycle.stage import Context, Output
+from groundup.lifecycle.steps import StepOutput, cleaner, run_step, step_hash
+from groundup.progress import Progress, Silent
+from groundup.recipe import Recipe
+
+STAGES = ("prepare", "tune", "train", "evaluate", "compress", "package", "rehearse", "register", "report")
+
+
+@dataclass
+class StageRun:
+    """One stage of a run.
+
+    Attributes:
+        key: hash of its inputs.
+        cached: whether the output was there already.
+        seconds: time spent in this run (reading the cache, or making the output).
+    """
+
+    name: str
+    key: str
+    path: Path
+    cached: bool
+    seconds: float
+
+
+@dataclass
+class Run:
+    """What a run left: the stages' outputs by name, their proofs, and where the bundle and the report are."""
+
+    id: str
+    recipe: Recipe
+    home: Path
+    stages: dict[str, StageRun] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def proofs(self) -> list[Proof]:
+        """Every proof made on the way, in the order of the chain."""
+        found = [p.proof() for output in self.outputs.values() for p in getattr(output, "proofs", [])]
+        unique = {(p.link, p.claim): p for p in found}
+        return sorted(unique.values(), key=lambda p: p.link)
+
+    @property
+    def bundle(self) -> Path | None:
+        """The published bundle, once the run has made one."""
+        path = self.recipe.root / "build" / "bundle"
+        return path if {"package", "rehearse"} & self.outputs.keys() else None
+
+    @property
+    def report(self) -> Path | None:
+        """The published report, once the run has made one."""
+        return self.recipe.root / "build" / "report.html" if "report" in self.outputs else None
+
+    def _repr_html_(self) -> str:
+        from groundup.reporting.fragments import run_summary
+
+        return run_summary(self.outputs, self.proofs)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One line of a plan.
+
+    Attributes:
+        cached: True, False, or None where it depends on a stage that has yet to run.
+        why: why it is not cached.
+        last_seconds: how long the stage took when it was last made here.
+    """
+
+    name: str
+    cached: bool | None
+    why: str
+    last_seconds: float | None
+
+
+def home_of(recipe: Recipe, home: Path | None = None) -> Path:
+    """The folder of caches, runs and the registry: ``--home``, else ``.groundup`` beside the recipe."""
+    return home if home is not None else recipe.root / ".groundup"
+
+
+def stages_of(recipe: Recipe) -> list[str]:
+    """The stages that this recipe has, user steps (``step:NAME``) among them, in order."""
+    names = []
+    for stage in STAGES:
+        if stage == "tune" and recipe.tune is None:
+            continue
+        names.append(stage)
+        names += [f"step:{s.name}" for s in recipe.steps if s.after == stage]
+    return names
+
+
+def run(
+    recipe: Recipe | str | os.PathLike[str],
+    *,
+    home: Path | None = None,
+    until: str = "report",
+    start: str | None = None,
+    progress: Progress | None = None,
+    handle_signals: bool = False,
+) -> Run:
+    """Carry a recipe from data to report, taking from the cache what is there.
+
+    Args:
+        recipe: a :class:`Recipe`, or the path of one.
+        until: the last stage to run.
+        start: make this stage and all after it again, cached or not.
+        handle_signals: let SIGINT and SIGTERM save and stop (only in the main thread; the command line sets it).
+
+    Raises:
+        GroundupError: one of the tree in :mod:`groundup.errors`; what was finished stays cached.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe)
+    runner = _Runner(recipe, home_of(recipe, home), progress or Silent())
+    with _signals(runner.stopping) if handle_signals else contextlib.nullcontext():
+        return runner.run(until=until, start=start)
+
+
+def plan(recipe: Recipe | str | os.PathLike[str], *, home: Path | None = None) -> list[Planned]:
+    """What :func:`run` would do: each stage, whether it is cached, and why not.  Nothing is run or written."""
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe)
+    runner = _Runner(recipe, home_of(recipe, home), Silent())
+    lines: list[Planned] = []
+    known = True
+    for name in stages_of(recipe):
+        seconds = runner.last_seconds(name)
+        if not known:
+            lines.append(Planned(name, None, "depends on a stage before it", seconds))
+            continue
+        inputs = runner.inputs(name)
+        key = caching.key_of(inputs)
+        if runner.cache.has(name, key):
+            runner.adopt(name, key)
+            lines.append(Planned(name, True, "", seconds))
+        else:
+            known = False
+            lines.append(Planned(name, False, runner.cache.why_not(name, inputs), seconds))
+    return lines
+
+
+class _Runner:
+    """One run.  ``outputs`` grows stage by stage; each ``_<stage>`` method is the wire to that stage."""
+
+    def __init__(self, recipe: Recipe, home: Path, progress: Progress) -> None:
+        self.recipe, self.home, self.progress = recipe, home, progress
+        self.cache = caching.Cache(home)
+        self.stopping = threading.Event()
+        self.outputs: dict[str, Any] = {}
+        self.keys: dict[str, str] = {}
+        now = datetime.now(UTC)
+        self.record = Run(f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}", recipe, home)
+        self.started = now.isoformat(timespec="seconds")
+
+    # ── the run ─────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self, *, until: str, start: str | None) -> Run:
+        names = stages_of(self.recipe)
+        for asked, option in ((until, "--to"), (start, "--from")):
+            if asked is not None and asked not in names:
+                raise RecipeError(f"{option} {asked}: this recipe has the stages {', '.join(names)}")
+        began = time.monotonic()
+        again = False
+        try:
+            for name in names:
+                again = again or name == start
+                self._stage(name, again)
+                self._gate(name)
+                if name == until:
+                    break
+            self.record.seconds = time.monotonic() - began
+            self._publish()
+            self._write("finished")
+        except BaseException as e:
+            self.record.seconds = time.monotonic() - began
+            if self.record.stages and not isinstance(e, OSError):
+                self._write("interrupted" if isinstance(e, Interrupted | KeyboardInterrupt) else "failed", str(e))
+            raise
+        return self.record
+
+    def _stage(self, name: str, again: bool) -> None:
+        if self.stopping.is_set():
+            raise Interrupted("stopped as asked; run the same command again to go on from here")
+        began = time.monotonic()
+        self.progress.stage_started(name)
+        inputs = self.inputs(name)
+        key = caching.key_of(inputs)
+        cached = not again and self.cache.has(name, key)
+        if not cached:
+            with self.cache.lock(name, key, lambda pid: self.progress.note(f"{name}: process {pid} is making this; waiting for it")):
+                cached = not again and self.cache.has(name, key)
+                if not cached:
+                    key = self._make(name, key)
+        self.adopt(name, key)
+        seconds = time.monotonic() - began
+        self.record.stages[name] = StageRun(name, key, self.cache.directory(name, key), cached, seconds)
+        self.progress.stage_finished(name, seconds, cached)
+
+    def _make(self, name: str, key: str) -> str:
+        began = time.monotonic()
+        work = self.cache.work(name, key)
+        final = self.cache.directory(name, key)
+        with explaining_storage(self.home):
+            work.mkdir(parents=True, exist_ok=True)
+            out = final.with_name(f".{key}.{os.getpid()}.making")
+            out.mkdir(parents=True)
+            context = Context(
+                root=self.recipe.root, work=work, progress=self.progress, seed=self.recipe.seed, stopping=self.stopping, **self._tracking(name)
+            )
+            try:
+                result = self._call(name, out, context)
+                result.save(out)
+                inputs = self.inputs(name)  # prepare may have written the schema that it is keyed by
+                key = caching.key_of(inputs)
+                final = self.cache.directory(name, key)
+                self.cache.record(out, inputs)
+                write_json(out / "took.json", {"seconds": time.monotonic() - began})
+                _commit(out, final)
+            finally:
+                shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
+        return key
+
+    def adopt(self, name: str, key: str) -> None:
+        """Take a stage's output from the cache."""
+        self.keys[name] = key
+        self.outputs[name] = self.record.outputs[name] = _output_type(name).load(self.cache.directory(name, key))
+
+    def _gate(self, name: str) -> None:
+        if name == "evaluate":
+            self.outputs["evaluate"].require_gates()
+
+    def last_seconds(self, name: str) -> float | None:
+        """How long the stage took when it was last made in this home."""
+        import json
+
+        made = list((self.home / "cache" / name).glob("*/took.json"))
+        if not made:
+            return None
+        return float(json.loads(max(made, key=lambda p: p.stat().st_mtime).read_text())["seconds"])
+
+    def _write(self, status: str, message: str = "") -> None:
+        folder = self.home / "runs" / self.record.id
+        with explaining_storage(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(
+                folder / "run.json",
+                {
+                    "id": self.record.id,
+                    "status": status,
+                    "message": message,
+                    "started": self.started,
+                    "seconds": self.record.seconds,
+                    "recipe": self.recipe.dump(),
+                    "root": str(self.recipe.root),
+                    "code": caching.code_hash(),
+                    "libraries": caching.environment(),
+                    "cpu": {"name": cpu.description(), "features": list(cpu.features())},
+                    "stages": {
+                        s.name: {"key": s.key, "path": str(s.path), "seconds": s.seconds, "cached": s.cached}
+                        for s in self.record.stages.values()
+                    },
+                    "proofs": [p.to_dict() for p in self.record.proofs],
+                },
+            )
+            write_bytes(self.home / "runs" / "latest", self.record.id.encode())
+
+    def _publish(self) -> None:
+        """Put the bundle and the report where a person looks for them: ``build/`` beside the recipe."""
+        from groundup.bundle import Bundle
+        from groundup.bundle.files import whole_directory
+
+        build = self.recipe.root / "build"
+        newest = next((self.outputs[s] for s in ("rehearse", "package") if s in self.outputs), None)
+        if newest is not None:
+            made = Bundle.open(newest.path / "bundle")
+            target = build / "bundle"
+            try:
+                current = Bundle.open(target).version
+            except GroundupError:
+                current = ""
+            if current != made.version:
+                with whole_directory(target) as folder:
+                    shutil.copytree(made.path, folder, dirs_exist_ok=True)
+        if "report" in self.outputs:
+            with explaining_storage(build):
+                build.mkdir(exist_ok=True)
+                write_bytes(build / "report.html", (self.outputs["report"].path / "report.html").read_bytes())
+
+    # ── keys ────────────────────────────────────────────────────────────────────────────────────────
+
+    def inputs(self, name: str) -> dict[str, Any]:
+        """What a stage's output depends on, as plain data."""
+        return {
+            "stage": name,
+            "code": caching.code_hash(),
+            "libraries": caching.environment(),
+            "seed": self.recipe.seed,
+            **self._sections(name),
+            "needs": {n: self.keys[n] for n in self._needs(name)},
+        }
+
+    def _needs(self, name: str) -> list[str]:
+        if name.startswith("step:"):
+            return [next(s.after for s in self.recipe.steps if f"step:{s.name}" == name)]
+        needs = {
+            "prepare": [],
+            "tune": ["prepare"],
+            "train": ["prepare"],
+            "evaluate": ["prepare", "train"],
+            "compress": ["prepare", "train"],
+            "package": ["prepare", "train", "evaluate", "compress"],
+            "rehearse": ["prepare", "package"],
+            "register": ["evaluate", "rehearse"],
+            "report": [s for s in STAGES[:-1] if s in self.outputs],
+        }
+        return needs[name]
+
+    def _sections(self, name: str) -> dict[str, Any]:
+        r = self.recipe
+        machine = {"cpu": cpu.description(), "features": list(cpu.features())}
+        match name:
+            case "prepare":
+                from groundup.data import fingerprint
+
+                steps = {s.name: step_hash(s, r.root) for s in r.steps if s.after == "source"}
+                return {"task": r.task, "data": fingerprint(r.data, r.root), "section": _plain(r.data), "steps": steps}
+            case "tune":
+                model, train = r.model, r.train
+                return {"section": _plain(r.tune), "model": self._model_plain(model), "train": _plain(train)}
+            case "train":
+                model, train = self._effective()
+                return {"section": _plain(train), "model": self._model_plain(model)}
+            case "evaluate":
+                return {"section": _plain(r.evaluate), "gates": _plain(r.gates)}
+            case "compress":
+                return {"section": _plain(r.compress), "machine": machine}
+            case "package":
+                return {"section": _plain(r.package), "name": r.name, "serve": _plain(r.serve), "monitor": _plain(r.monitor)}
+            case "rehearse":
+                return {"section": _plain(r.rehearse), "machine": machine}
+            case "register":
+                return {"section": _plain(r.register_), "name": r.name}
+            case "report":
+                return {"name": r.name}
+        step = next(s for s in r.steps if f"step:{s.name}" == name)
+        return {"step": step_hash(step, r.root)}
+
+    def _model_plain(self, model: Any) -> dict[str, Any]:
+        from groundup.catalogue import source_hash
+
+        return {**_plain(model), "source": source_hash(model, self.recipe.root)}
+
+    def _effective(self) -> tuple[Any, Any]:
+        """The model and train sections with the best setting of tune in them."""
+        if "tune" not in self.outputs:
+            return self.recipe.model, self.recipe.train
+        from groundup.lifecycle.tune import apply
+
+        return apply(self.outputs["tune"].overrides, self.recipe.model, self.recipe.train)
+
+    def _tracking(self, name: str) -> dict[str, Any]:
+        return {}
+
+    # ── the wires ───────────────────────────────────────────────────────────────────────────────────
+
+    def _call(self, name: str, out: Path, context: Context) -> Output:
+        if name.startswith("step:"):
+            step = next(s for s in self.recipe.steps if f"step:{s.name}" == name)
+            return run_step(step, self.outputs[step.after], context)
+        wire: Callable[[Path, Context], Output] = getattr(self, f"_{name}")
+        return wire(out, context)
+
+    def _prepare(self, out: Path, context: Context) -> Output:
+        from groundup.lifecycle.prepare import prepare
+
+        clean = cleaner([s for s in self.recipe.steps if s.after == "source"], self.recipe.root)
+        return prepare(self.recipe.data, task=self.recipe.task, out=out, context=context, clean=clean)
+
+    def _tune(self, out: Path, context: Context) -> Output:
+        from groundup.lifecycle.tune import tune
+
+        assert self.recipe.tune is not None
+        return tune(self.recipe.tune, self.recipe.model, self.recipe.train, self.outputs["prepare"], out=out, context=context)
+
+    def _train(self, out: Path, context: Context) -> Output:
+        from groundup.lifecycle.train import train
+
+        model, section = self._effective()
+        return train(section, model, self.outputs["prepare"], out=out, context=context)
+
+    def _evaluate(self, out: Path, context: Context) -> Output:
+        from groundup.lifecycle.evaluate import evaluate
+
+        o = self.outputs
+        return evaluate(self.recipe.evaluate, self.recipe.gates, o["prepare"], o["train"], out=out, context=context)
+
+    def _compress(self, out: Path, context: Context) -> Output:
+        from groundup.lifecycle.compress import compress
+
+        return compress(self.recipe.compress, self.outputs["prepare"], self.outputs["train"], out=out, context=context)
+
+    def _package(self, out: Path, context: Context) -> Output:
+        from groundup.lifecycle.package import package
+
+        r, o = self.recipe, self.outputs
+        return package(
+            r.package,
+            name=r.name,
+            serve=_plain(r.serve),
+            monitor=_plain(r.monitor),
+            prepared=o["prepare"],
+            trained=o["train"],
+            evaluated=o["evaluate"],
+            compressed=o["compress"],
+            out=out,
+            context=context,
+        )
+
+    def _rehearse(self, out: Path, context: Context) -> Output:
+        from groundup.lifecycle.rehearse import rehearse
+
+        return rehearse(self.recipe.rehearse, self.outputs["prepare"], self.outputs["package"], out=out, context=context)
+
+    def _register(self, out: Path, context: Context) -> Output:
+        from groundup.lifecycle.register import register
+
+        r, o = self.recipe, self.outputs
+        return register(r.register_, name=r.name, evaluated=o["evaluate"], rehearsed=o["rehearse"], out=out, context=context)
+
+    def _report(self, out: Path, context: Context) -> Output:
+        from groundup.lifecycle.report import report
+
+        o = self.outputs
+        wanted = {
+            "prepared": "prepare",
+            "tuned": "tune",
+            "trained": "train",
+            "evaluated": "evaluate",
+            "compressed": "compress",
+            "packaged": "package",
+            "rehearsed": "rehearse",
+            "registered": "register",
+        }
+        return report(**{name: o.get(stage) for name, stage in wanted.items()}, out=out, context=context)
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = section.model_dump(mode="json", by_alias=True)
+    return dumped
+
+
+def _commit(out: Path, final: Path) -> None:
+    """Make a finished output durable and give it its name in one rename."""
+    from groundup.bundle.files import fsync_dir
+
+    for root, _, names in os.walk(out):
+        for name in names:
+            fd = os.open(os.path.join(root, name), os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        fsync_dir(Path(root))
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(out, final)
+    fsync_dir(final.parent)
+
+
+def _output_type(name: str) -> type[Output]:
+    if name.startswith("step:"):
+        return StepOutput
+    import importlib
+
+    types = {
+        "prepare": "Prepared",
+        "tune": "Tuned",
+        "train": "Trained",
+        "evaluate": "Evaluated",
+        "compress": "Compressed",
+        "package": "Packaged",
+        "rehearse": "Rehearsed",
+        "register": "Registered",
+        "report": "Reported",
+    }
+    found: type[Output] = getattr(importlib.import_module(f"groundup.lifecycle.{name}"), types[name])
+    return found
+
+
+@contextlib.contextmanager
+def _signals(stopping: threading.Event) -> Iterator[None]:
+    """The first SIGINT or SIGTERM asks the stage to save and stop, the second stops at once."""
+
+    def handle(number: int, _frame: object) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Fitting models to arrays: the loop, what it is made of, and checkpoints that execute nothing."""
