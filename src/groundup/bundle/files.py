@@ -19,7 +19,6 @@ from typing import Any
 from groundup.errors import StorageError
 
 
-
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file, in constant memory."""
     with open(path, "rb") as f:

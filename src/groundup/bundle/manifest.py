@@ -130,11 +130,15 @@ class Bundle:
         with os.fdopen(fd, "rb") as f:
             info = os.fstat(f.fileno())
             if not stat.S_ISREG(info.st_mode) or info.st_size != entry["bytes"]:
-                raise BundleError(f"{self.path / name}: expected {entry['bytes']} bytes, got {info.st_size}; the bundle is damaged, copy it again")
+                raise BundleError(
+                    f"{self.path / name}: expected {entry['bytes']} bytes, got {info.st_size}; the bundle is damaged, copy it again"
+                )
             data = f.read()
         found = hashlib.sha256(data).hexdigest()
         if found != entry["sha256"]:
-            raise BundleError(f"{self.path / name}: SHA-256 is {found[:16]}…, expected {entry['sha256'][:16]}…; the bundle is damaged, copy it again")
+            raise BundleError(
+                f"{self.path / name}: SHA-256 is {found[:16]}…, expected {entry['sha256'][:16]}…; the bundle is damaged, copy it again"
+            )
         return data
 
     def proofs(self) -> list[Proof]:
@@ -218,7 +222,14 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _safe(folder: Path, name: str) -> str:
     """``name`` if it stays inside the folder, else an error."""
     parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or "\\" in name or "\0" in name or any(p in {"..", "."} for p in parts) or str(PurePosixPath(name)) != name:
+    if (
+        not parts
+        or name.startswith("/")
+        or "\\" in name
+        or "\0" in name
+        or any(p in {"..", "."} for p in parts)
+        or str(PurePosixPath(name)) != name
+    ):
         raise BundleError(f"{folder / MANIFEST}: the path {name!r} leaves the bundle's folder; refused")
     if name == MANIFEST:
         raise BundleError(f"{folder / MANIFEST}: a manifest does not list itself")

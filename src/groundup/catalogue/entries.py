@@ -52,8 +52,8 @@ class Entry:
 def entries() -> Mapping[str, Entry]:
     """Every model by name, in alphabetical order.  Reads the files, imports nothing.
 
-    >>> list(entries())
-    ['cnn', 'linear', 'logistic', 'mlp']
+    >>> entries()["cnn"].tasks
+    ('image-classification',)
     """
     package = Path(__file__).parent.parent
     found = [entry for folder, kind in _FOLDERS.items() for path in (package / folder).glob("[!_]*.py") if (entry := read(path, kind))]

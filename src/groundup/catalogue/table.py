@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.bundle.proof import Proof
 from groundup.catalogue.entries import Entry, entries
 from groundup.catalogue.resolve import resolve
 from groundup.catalogue.section import Model
@@ -27,7 +26,6 @@ class Description:
         parameters: rows of name, type, default and help, those taken from the data left out.
         input_shape, n_outputs: what the size is for.
         size: counted on the meta device.
-        proofs: link 1, made now; empty where none were asked for.
     """
 
     entry: Entry
@@ -35,7 +33,6 @@ class Description:
     input_shape: tuple[int, ...]
     n_outputs: int
     size: Size
-    proofs: tuple[Proof, ...]
 
 
 def table() -> list[dict[str, str]]:
@@ -43,15 +40,12 @@ def table() -> list[dict[str, str]]:
     return [{"name": e.name, "kind": e.kind, "tasks": ", ".join(e.tasks), "summary": e.summary} for e in entries().values()]
 
 
-def describe(
-    name: str, input_shape: Sequence[int] | None = None, n_outputs: int | None = None, *, prove: bool = False, **params: Any
-) -> Description:
-    """A model of the catalogue with its parameters, its size for a shape of features, and its proofs.
+def describe(name: str, input_shape: Sequence[int] | None = None, n_outputs: int | None = None, **params: Any) -> Description:
+    """A model of the catalogue with its parameters and its size for a shape of features; ``groundup.proof.check`` has its proofs.
 
     Args:
         input_shape: of one example; MNIST's (1, 28, 28) or 20 columns where it is left out.
         n_outputs: number of scores; 10 classes for images, 2 or 1 for tables where it is left out.
-        prove: also run the comparison with the reference implementation (imports it).
         params: constructor parameters that differ from the defaults.
 
     Raises:
@@ -64,14 +58,9 @@ def describe(
     shape, outputs = _EXAMPLE_SHAPES[entry.tasks[0]]
     shape, outputs = tuple(input_shape or shape), n_outputs or outputs
     size = resolve(Model(name=name, **params), Path.cwd()).check(shape, outputs)
-    proofs: tuple[Proof, ...] = ()
-    if prove:
-        from groundup.proof import check
-
-        proofs = tuple(check(name))
     rows = tuple(
         {"name": p.name, "type": p.annotation, "default": "required" if p.default is REQUIRED else repr(p.default), "help": p.doc}
         for p in entry.parameters
         if not p.filled
     )
-    return Description(entry=entry, parameters=rows, input_shape=shape, n_outputs=outputs, size=size, proofs=proofs)
+    return Description(entry=entry, parameters=rows, input_shape=shape, n_outputs=outputs, size=size)

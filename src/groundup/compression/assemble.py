@@ -106,6 +106,19 @@ def to_bytes(model: onnx.ModelProto) -> bytes:
     return data
 
 
+def identity(core: onnx.ModelProto) -> onnx.ModelProto:
+    """A transform that gives its ``input`` as ``features``, shaped as the core takes them."""
+    from onnx import ValueInfoProto, helper
+
+    _expect_one(core, "core")
+    left, right = ValueInfoProto(), ValueInfoProto()
+    for value, name in ((left, "input"), (right, "features")):
+        value.CopyFrom(core.graph.input[0])
+        value.name = name
+    graph = helper.make_graph([helper.make_node("Identity", ["input"], ["features"])], "identity", [left], [right])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _opset(core))], ir_version=MAX_IR_VERSION)
+
+
 def _finish(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     """Name the batch axis, state the producer, check."""
     import onnx
@@ -131,7 +144,6 @@ def _post(
     opset: int, scores: Scores, classes: Sequence[str] | None, target_scale: tuple[float, float], *, n_outputs: int | None
 ) -> onnx.ModelProto:
     """scores (N, n_outputs) -> the answers."""
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     nodes: list[onnx.NodeProto] = []
@@ -148,8 +160,8 @@ def _post(
     if classes is None:
         scale, shift = target_scale
         node("Squeeze", ["scores", constant("axis", np.array([1], np.int64))], "post/values")
-        node("Mul", ["post/values", constant("scale", np.float32(scale).reshape(()))], "post/scaled")
-        node("Add", ["post/scaled", constant("shift", np.float32(shift).reshape(()))], "prediction")
+        node("Mul", ["post/values", constant("scale", np.array(scale, np.float32))], "post/scaled")
+        node("Add", ["post/scaled", constant("shift", np.array(shift, np.float32))], "prediction")
         outputs = [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ["N"])]
     else:
         node(*(("Softmax", ["scores"], "probabilities") if scores == "logits" else ("Identity", ["scores"], "probabilities")))

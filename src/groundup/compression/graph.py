@@ -15,6 +15,19 @@ if TYPE_CHECKING:
 BATCH = 256
 
 
+def refusals() -> tuple[type[Exception], ...]:
+    """What ONNX, ONNX Runtime and its quantizer raise over a graph that they cannot handle; they share no base but Exception."""
+    import onnx
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    runtime = tuple(
+        getattr(state, name)
+        for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+    )
+    checks = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
+    return (*runtime, *checks, ValueError, RuntimeError, TypeError, LookupError, AttributeError, AssertionError, NotImplementedError)
+
+
 def session(model: onnx.ModelProto | bytes, threads: int = 1) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on the CPU with ``threads`` threads inside an operator and none between operators."""
     import onnxruntime
@@ -27,9 +40,7 @@ def session(model: onnx.ModelProto | bytes, threads: int = 1) -> onnxruntime.Inf
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def answers(
-    running: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[Any]], batch: int = BATCH
-) -> dict[str, NDArray[Any]]:
+def answers(running: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[Any]], batch: int = BATCH) -> dict[str, NDArray[Any]]:
     """All outputs for all rows, ``batch`` rows at a time.
 
     Args:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BATCHES = (1, 32)
+from groundup.compression.prove import worst
+
 _WARM_UP_S, _WARM_UP_CALLS = 0.05, 3
 _MIN_ROUNDS, _MAX_ROUNDS = 7, 60
 _BLOCK_S, _MAX_BLOCK = 0.01, 25
@@ -63,10 +64,10 @@ def parity(ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]])
     if "probabilities" in theirs:
         gap = np.abs(ours["probabilities"].astype(np.float64) - theirs["probabilities"])
         agreement = np.mean(np.asarray(ours["label"], str) == np.asarray(theirs["label"], str))
-        return {"max_abs_difference": _worst(gap), "label_agreement": float(agreement)}
+        return {"max_abs_difference": worst(gap), "label_agreement": float(agreement)}
     gap = np.abs(ours["prediction"].astype(np.float64) - theirs["prediction"])
     spread = float(np.std(theirs["prediction"], dtype=np.float64)) or 1.0
-    return {"max_abs_difference": _worst(gap), "max_rel_difference": _worst(gap) / spread}
+    return {"max_abs_difference": worst(gap), "max_rel_difference": worst(gap) / spread}
 
 
 @contextmanager
@@ -87,11 +88,6 @@ def one_cpu() -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-def _worst(gap: NDArray[Any]) -> float:
-    """The largest difference; NaN anywhere is infinitely far."""
-    return float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0))
-
-
 def _timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
@@ -100,7 +96,7 @@ def _timed(call: Callable[[], object]) -> float:
 
 def _warm_up(call: Callable[[], object]) -> float:
     """Seconds a call takes once warm."""
-    start, times = time.perf_counter(), []
+    start, times = time.perf_counter(), list[float]()
     while len(times) < _WARM_UP_CALLS or time.perf_counter() - start < _WARM_UP_S:
         times.append(_timed(call))
     return float(np.median(times))

@@ -8,6 +8,9 @@ Introduction to the Bootstrap", chapter 13).  Each resample is a row of counts W
 - ``bca``: the same quantiles, shifted for bias and skewness (section 14.3), for R², whose spread is skewed.
 - ``wilson``: for accuracy, a share: Wilson 1927's score interval keeps its coverage for small samples and near 0 and 1,
   where the bootstrap does not (360 right of 360 gives [1, 1]).
+- ``ece``: expected calibration error cannot be negative and noise only adds to it, so resamples of a sample lie above it;
+  the spread is put around the value, the lower end moved down by that bias, and to 0 where a perfectly calibrated model
+  would show as much in this sample (consistency bars, Bröcker & Smith 2007).  Coverage measured in the tests.
 - ``normal``: value ± z × the spread of fewer resamples, for ranking metrics on samples too large to sort a thousand times.
 """
 
@@ -24,7 +27,7 @@ from numpy.typing import NDArray
 from groundup import metrics
 
 Array = NDArray[Any]
-Method = Literal["percentile", "bca", "wilson", "normal"]
+Method = Literal["percentile", "bca", "wilson", "ece", "normal"]
 _CELLS = 1 << 20  # weights held at once: 8 MiB
 _RANKED_BUDGET = 3e9  # sorted cells read for ranking metrics before fewer resamples are drawn: some 10 s
 
@@ -103,9 +106,10 @@ def intervals(
             found[name] = Interval(value, low, high, "wilson")
         elif name == "r2":
             found[name] = Interval(value, *bca(drawn[name], value, jackknife_r2(y, scores), confidence), "bca")
+        elif name == "ece":
+            found[name] = Interval(value, *_ece_interval(value, drawn[name], scores, confidence), "ece")
         elif len(drawn[name]) < count:
-            spread = float(np.nanstd(drawn[name], ddof=1)) * NormalDist().inv_cdf((1 + confidence) / 2)
-            found[name] = Interval(value, value - spread, value + spread, "normal")
+            found[name] = _normal(value, drawn[name], confidence)
         else:
             found[name] = Interval(value, *percentile(drawn[name], confidence), "percentile")
     return found
@@ -116,10 +120,33 @@ def difference(
 ) -> Interval:
     """ours − theirs, from replicates on the same resamples: what the two have in common cancels."""
     value, spread = ours.value - theirs.value, drawn - drawn_theirs
-    if len(spread) < count:
-        half = float(np.nanstd(spread, ddof=1)) * NormalDist().inv_cdf((1 + confidence) / 2)
-        return Interval(value, value - half, value + half, "normal")
-    return Interval(value, *percentile(spread, confidence), "percentile")
+    low, high = percentile(spread, confidence)
+    if len(spread) < count or not low <= value <= high:  # fewer were drawn, or resampling is biased (calibration error)
+        return _normal(value, spread, confidence)
+    return Interval(value, low, high, "percentile")
+
+
+def _normal(value: float, drawn: Array, confidence: float) -> Interval:
+    """value ± z × the spread of the replicates."""
+    drawn = drawn[np.isfinite(drawn)]
+    if len(drawn) < 2:
+        return Interval(value, float("nan"), float("nan"), "normal")
+    half = float(np.std(drawn, ddof=1)) * NormalDist().inv_cdf((1 + confidence) / 2)
+    return Interval(value, value - half, value + half, "normal")
+
+
+def _ece_interval(value: float, drawn: Array, p: Array, confidence: float) -> tuple[float, float]:
+    """The interval of the calibration error described in the module's header."""
+    around = _normal(value, drawn, confidence)
+    low = max(0.0, around.low - max(0.0, float(drawn.mean()) - value))
+    # A calibrated model is right in row i with chance c_i: the gap of a bin is a sum with mean 0 and variance Σ c_i (1 − c_i).
+    c = np.asarray(p, np.float64).max(1)
+    bins = np.minimum((c * metrics.ECE_BINS).astype(np.int64), metrics.ECE_BINS - 1)
+    sigma = np.sqrt(np.bincount(bins, c * (1 - c), metrics.ECE_BINS))
+    chance = np.abs(np.random.default_rng(0).normal(size=(1000, metrics.ECE_BINS)) * sigma).sum(1) / len(c)
+    if value <= np.quantile(chance, confidence):
+        low = 0.0
+    return low, min(around.high, 1.0)
 
 
 def percentile(drawn: Array, confidence: float = 0.95) -> tuple[float, float]:

@@ -29,7 +29,7 @@ class Gate(Section):
     """Better than the baseline by at least this many percent of the baseline's value."""
     percent_max_degradation: float | None = Field(None, alias="percent-max-degradation", ge=0)
     """Worse than the baseline by at most this many percent of the baseline's value."""
-    slices: dict[str, float] = {}
+    slices: dict[str, float] = Field(default_factory=dict)
     """Column -> threshold that the metric must reach on every one of the column's slices."""
 
     @model_validator(mode="after")

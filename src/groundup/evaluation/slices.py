@@ -9,6 +9,7 @@ Benjamini & Hochberg 1995: among the slices flagged, at most the stated share is
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -181,7 +182,7 @@ def _categories(name: str, column: Any, most: int = FEW) -> Iterator[Slice]:
 def _ranges(name: str, column: Any, edges: Sequence[Any]) -> Iterator[Slice]:
     """Below the first edge, then [edge, next), then from the last."""
     ends = [None, *edges, None]
-    for low, high in zip(ends[:-1], ends[1:], strict=True):
+    for low, high in itertools.pairwise(ends):
         mask = column.notna()
         if low is not None:
             mask &= column >= low

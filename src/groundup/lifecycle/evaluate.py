@@ -24,7 +24,7 @@ class Evaluate(Section):
     """Resamples behind every interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Coverage of the intervals; 1 − confidence is also the share of false alarms allowed among the slices flagged."""
-    slices: list[str | dict[str, list[float]]] = []
+    slices: list[str | dict[str, list[float]]] = Field(default_factory=list)
     """Further slices: a column (`age`), a crossing (`sex & class`), or a column with edges (`{age: [18, 65]}`)."""
     min_slice: int = Field(10, ge=2)
     """Slices with fewer rows are left out."""
@@ -83,25 +83,25 @@ class Evaluated(Output):
     baseline_which: str
     """"majority class", "logistic regression", "mean" or "ridge regression": the better of two on validation."""
     baseline_note: str = ""
-    baseline_validation: dict[str, float | None] = {}
+    baseline_validation: dict[str, float | None] = Field(default_factory=dict)
     """Candidate -> its headline metric on validation."""
-    improvement: dict[str, dict[str, float | None]] = {}
+    improvement: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     """metric -> {value, low, high} of model − baseline, from paired resamples: the same rows for both."""
-    per_class: list[dict[str, JsonValue]] = []
+    per_class: list[dict[str, JsonValue]] = Field(default_factory=list)
     """class, n, precision, recall, f1."""
     confusion: list[list[int]] | None = None
     """Row = true class, column = answer; None for regression, or for more classes than a page holds."""
-    confused: list[dict[str, JsonValue]] = []
+    confused: list[dict[str, JsonValue]] = Field(default_factory=list)
     """The pairs most often confused: truth, answer, n, share."""
-    calibration: list[dict[str, float]] = []
+    calibration: list[dict[str, float]] = Field(default_factory=list)
     """Reliability curve, an entry a bin."""
-    residuals: dict[str, JsonValue] = {}
+    residuals: dict[str, JsonValue] = Field(default_factory=dict)
     """Regression: tenths, errors, points."""
-    slices: list[dict[str, JsonValue]] = []
+    slices: list[dict[str, JsonValue]] = Field(default_factory=list)
     """column, value, kind, n, metric, measured, low, high, rest, p, worse; the most suspicious first."""
-    worst: list[dict[str, JsonValue]] = []
+    worst: list[dict[str, JsonValue]] = Field(default_factory=list)
     """row, truth, answer, loss, ..., and ``image`` (a file here) or ``record``."""
-    gates: list[Outcome] = []
+    gates: list[Outcome] = Field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -245,7 +245,7 @@ def _worst(most: int, prepared: Prepared, frame: Any, y: Any, answers: Any, out:
 
     image = next((str(f["name"]) for f in prepared.inputs if f["kind"] == "image"), None)
     pictures = None if image is None else prepared.raw("test")[image]
-    rows = prepared.source_rows("test")
+    rows = prepared.rows("test")
     found = []
     for place, index in enumerate(mistakes.worst(prepared.task, y, answers, most)):
         entry = mistakes.describe(prepared.task, y, answers, int(index), prepared.classes) | {"row": int(rows[index])}

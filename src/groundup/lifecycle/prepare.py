@@ -41,7 +41,7 @@ class Prepared(Output):
     """Class names in the order of the target's indices; None for regression."""
     feature_shape: list[int]
     feature_names: list[str] | None = None
-    rows_by_split: dict[str, int]
+    sizes: dict[str, int]
     """Split -> number of rows."""
     quarantined: int = 0
     data_hash: str

@@ -6,7 +6,7 @@
     for batch in batches: profile.count(batch)    # second pass: exact counts in these bins
 
 Everything is kept in constant memory.  Without the second pass the counts are read off the sketches: exact for
-categories and for numbers with few values, otherwise worth those of a sample of about a thousand rows (``bins[..].rows``), and the
+categories and for numbers with few values, otherwise worth those of a sample of about ten thousand rows (``bins[..].rows``), and the
 drift tests take that into account.  :meth:`Profile.of` does all steps on arrays in memory.
 
 Bins of a number: ten quantiles with open ends, or one bin a value where there are few values (or much mass on one), and
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -31,7 +32,7 @@ Array = NDArray[Any]
 FORMAT = 1
 N_QUANTILES = 10
 MAX_CATEGORIES = 50
-DIGEST_ERROR = 0.015  # rank error of the t-digest assumed when counts are read off it
+SKETCH_ERROR = 0.005  # rank error of the quantile sketch, assumed when counts are read off it
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Bins:
         e = [f"{v:.6g}" for v in self.edges]
         if not e:
             return ["any", "(missing)"]
-        return [f"≤ {e[0]}", *(f"{a} … {b}" for a, b in zip(e, e[1:], strict=False)), f"> {e[-1]}", "(missing)"]
+        return [f"≤ {e[0]}", *(f"{a} … {b}" for a, b in pairwise(e)), f"> {e[-1]}", "(missing)"]
 
     def to_dict(self) -> dict[str, Any]:
         where = {"categories": self.categories} if self.edges is None else {"edges": self.edges.tolist()}
@@ -101,10 +102,10 @@ def bins_of(summary: Numbers | Categories) -> Bins:
         bins = Bins(edges, None, np.zeros(len(edges) + 2), float(summary.count))
         np.add.at(bins.counts, np.searchsorted(edges, values), weights)
     else:
-        quantiles = summary.quantiles(np.arange(1, N_QUANTILES) / N_QUANTILES)
+        quantiles = summary.sample.quantiles(np.arange(1, N_QUANTILES) / N_QUANTILES)
         edges = _edges(quantiles)
-        shares = np.diff(summary.cdf(edges), prepend=0.0, append=1.0)
-        rows = min(float(summary.count), 1 / (4 * DIGEST_ERROR**2))  # a sample of this size has the digest's error
+        shares = np.diff(summary.sample.cdf(edges), prepend=0.0, append=1.0)
+        rows = min(float(summary.count), 1 / (4 * SKETCH_ERROR**2))  # a sample of this size has the sketch's error
         bins = Bins(edges, None, np.append(shares * summary.n, 0.0), rows)
     bins.counts[-1] = summary.nulls
     bins.counts[-2] += summary.infinite  # of either sign; told apart by the second pass
@@ -116,7 +117,7 @@ def _heavy(values: Array, weights: Array) -> Array:
     if len(values) <= 2 * N_QUANTILES:
         return np.repeat(values, 2)
     cdf = np.cumsum(weights) / weights.sum()
-    return values[np.searchsorted(cdf, np.arange(1, N_QUANTILES) / N_QUANTILES)]
+    return np.take(values, np.searchsorted(cdf, np.arange(1, N_QUANTILES) / N_QUANTILES))
 
 
 def _edges(quantiles: Array) -> Array:
@@ -231,7 +232,8 @@ class Profile:
             BundleError: the profile is of another format or damaged.
         """
         if data.get("format") != FORMAT:
-            raise BundleError(f"expected a profile of format {FORMAT}, got {data.get('format')!r}; package the model again with this version")
+            got = data.get("format")
+            raise BundleError(f"expected a profile of format {FORMAT}, got {got!r}; package the model again with this version")
         try:
             profile = cls([Field.from_dict(f) for f in data["fields"]])
             profile.rows, profile._counted = int(data["rows"]), int(data["counted"])
@@ -258,6 +260,8 @@ def _described(s: Numbers | Categories) -> dict[str, Any]:
         return facts | {"top": s.top(10)}
     if not s.n:
         return facts
-    q = s.quantiles(np.array([0.05, 0.25, 0.5, 0.75, 0.95])).tolist()
-    number = {"mean": s.mean, "std": s.std, "min": s.minimum, "max": s.maximum}
-    return facts | {k: v if np.isfinite(v) else None for k, v in number.items()} | {"quantiles": dict(zip(("5", "25", "50", "75", "95"), q, strict=True))}
+    numbers = {"mean": s.mean, "std": s.std, "min": s.minimum, "max": s.maximum}
+    facts |= {k: v if np.isfinite(v) else None for k, v in numbers.items()}
+    percents = (5, 25, 50, 75, 95)
+    quantiles = s.sample.quantiles(np.array(percents) / 100).tolist()
+    return facts | {"quantiles": {str(percent): q for percent, q in zip(percents, quantiles, strict=True)}}

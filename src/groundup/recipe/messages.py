@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from groundup.errors import RecipeError
 from groundup.recipe.document import Document
+from groundup.sections import spelling
 
 Path = tuple[str | int, ...]
 
@@ -82,6 +83,8 @@ def _written(loc: Path, data: Any) -> Path:
     path: list[str | int] = []
     for i, part in enumerate(loc):
         last = i == len(loc) - 1
+        if isinstance(data, dict):
+            part = spelling(part, data, ())
         if isinstance(data, dict) and part in data:
             path.append(part)
             data = data[part]

@@ -39,22 +39,23 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+|latest))")
 _BUSY_SECONDS = 60.0
-_SCHEMA = """
-    CREATE TABLE IF NOT EXISTS version (
+_SCHEMA = (
+    """CREATE TABLE version (
         name TEXT NOT NULL, version INTEGER NOT NULL, content TEXT NOT NULL, created TEXT NOT NULL,
-        metrics TEXT NOT NULL, gates TEXT NOT NULL, PRIMARY KEY (name, version), UNIQUE (name, content));
-    CREATE TABLE IF NOT EXISTS alias (
+        metrics TEXT NOT NULL, gates TEXT NOT NULL, PRIMARY KEY (name, version), UNIQUE (name, content))""",
+    """CREATE TABLE alias (
         name TEXT NOT NULL, alias TEXT NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (name, alias),
-        FOREIGN KEY (name, version) REFERENCES version (name, version));
-    CREATE TABLE IF NOT EXISTS history (
+        FOREIGN KEY (name, version) REFERENCES version (name, version))""",
+    """CREATE TABLE history (
         number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, time TEXT NOT NULL, action TEXT NOT NULL,
-        before INTEGER, after INTEGER, who TEXT NOT NULL, why TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS mirror (
-        name TEXT NOT NULL, version INTEGER NOT NULL, store TEXT NOT NULL, elsewhere TEXT NOT NULL, PRIMARY KEY (name, version, store));
-    CREATE TRIGGER IF NOT EXISTS history_is_kept BEFORE UPDATE ON history BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
-    CREATE TRIGGER IF NOT EXISTS history_is_all BEFORE DELETE ON history BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
-    CREATE TRIGGER IF NOT EXISTS versions_stay BEFORE UPDATE ON version BEGIN SELECT RAISE(ABORT, 'versions never change'); END;
-"""
+        before INTEGER, after INTEGER, who TEXT NOT NULL, why TEXT NOT NULL)""",
+    """CREATE TABLE mirror (
+        name TEXT NOT NULL, version INTEGER NOT NULL, store TEXT NOT NULL, elsewhere TEXT NOT NULL, PRIMARY KEY (name, version, store))""",
+    "CREATE TRIGGER history_is_kept BEFORE UPDATE ON history BEGIN SELECT RAISE(ABORT, 'history is append-only'); END",
+    "CREATE TRIGGER history_is_all BEFORE DELETE ON history BEGIN SELECT RAISE(ABORT, 'history is append-only'); END",
+    "CREATE TRIGGER versions_stay BEFORE UPDATE ON version BEGIN SELECT RAISE(ABORT, 'versions never change'); END",
+    "CREATE TRIGGER versions_are_kept BEFORE DELETE ON version BEGIN SELECT RAISE(ABORT, 'versions never go'); END",
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ class Registry:
                 # Files first: a row must never name a bundle that is not there.  A folder without a row is of a killed process.
                 with whole_directory(self._folder(name, number)) as folder:
                     _copy(bundle, folder / "bundle")
-                fsync_dir(self._folder(name, number).parent.parent)
+                fsync_dir(self.home / "registry")
+                fsync_dir(self.home)
                 db.execute(
                     "INSERT INTO version VALUES (?, ?, ?, ?, ?, ?)",
                     (name, number, bundle.version, _now(), json.dumps(metrics), json.dumps(gates)),
@@ -250,7 +252,7 @@ class Registry:
                 db.execute("BEGIN IMMEDIATE")
                 try:
                     if db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'versions_stay'").fetchone() == (0,):
-                        for statement in _SCHEMA.replace("END;", "END\x00").replace(");", ")\x00").split("\x00"):
+                        for statement in _SCHEMA:
                             db.execute(statement)
                     yield db
                     db.execute("COMMIT")

@@ -37,7 +37,7 @@ def write(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, 
     Raises:
         StorageError: the disk is full or read-only, or what was read back is not what was written.
     """
-    data = save(_unshared(tensors), {"facts": json.dumps({"format": FORMAT, **facts})})
+    data = save(unshared(tensors), {"facts": json.dumps({"format": FORMAT, **facts})})
     digest = hashlib.sha256(data).hexdigest()
     path = folder / f"{step:08d}-{digest}.safetensors"
     temporary = folder / f".{step:08d}.{os.getpid()}.tmp"
@@ -136,7 +136,7 @@ def _found(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*-*.safetensors"), key=lambda p: p.name, reverse=True)
 
 
-def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors, tied ones copied: safetensors stores each name's bytes once."""
     seen: set[int] = set()
     result = {}

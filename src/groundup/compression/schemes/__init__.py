@@ -71,6 +71,14 @@ def products(core: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in core.graph.node if node.op_type in PRODUCTS and node.domain in {"", "ai.onnx"}]
 
 
+def products_int8(core: onnx.ModelProto) -> int:
+    """How many matrix products and convolutions take int8 weights: the check that what was asked for was done."""
+    makers = {output: node for node in core.graph.node for output in node.output}
+    integer: int = sum(node.op_type in {"MatMulInteger", "ConvInteger"} for node in core.graph.node)
+    around = (makers.get(node.input[1]) for node in core.graph.node if node.op_type in PRODUCTS)
+    return integer + sum(maker is not None and maker.op_type == "DequantizeLinear" for maker in around)
+
+
 def expect_products(core: onnx.ModelProto) -> None:
     """Raise :class:`NotApplicable` where integer arithmetic has nothing to speed up."""
     if products(core):

@@ -1,0 +1,252 @@
+"""Reading a table: types are guessed or declared, then the whole source becomes one Parquet file, a column a kind.
+
+Everything after this reads that file: by column where a whole column is needed (a median), by pieces of at most
+98,304 rows elsewhere.  So memory is bounded by one column and a few pieces, whatever the source was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from groundup.data.schema import Kind
+from groundup.data.sources.base import BadRow, TableSource, quoted, text
+from groundup.errors import DataError
+
+PIECE = 98_304  # rows; a multiple of DuckDB's vector of 2,048
+SAMPLE = 100_000  # rows looked at to guess what text holds
+SHARE = 0.9  # of the texts must read as a number (date, ...) for the column to be one
+ROW, UNREAD = "__row", "__unread"  # columns of the spill beside the data's own
+_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT", "UHUGEINT"}
+_SQL = {"number": "DOUBLE", "integer": "BIGINT", "boolean": "BOOLEAN", "category": "VARCHAR", "text": "VARCHAR", "datetime": "TIMESTAMP"}
+_SEPARATOR, _END = "\x1f", "\x1e"
+
+
+class Spill(NamedTuple):
+    """A source in one Parquet file.
+
+    Attributes:
+        kinds: column -> kind, in the source's order.
+        ignored: column -> why it was not read.
+        structural: lines of the source that were no rows.
+    """
+
+    path: Path
+    kinds: dict[str, Kind]
+    ignored: dict[str, str]
+    structural: list[BadRow]
+    n_rows: int
+
+
+def connect(work: Path) -> Any:
+    """A DuckDB connection of this run's own: bounded memory, dates in UTC, no extensions fetched behind the user's back."""
+    import duckdb
+
+    con = duckdb.connect()
+    con.execute(f"SET memory_limit='1GB'; SET temp_directory={text(str(work / 'duckdb'))}; SET TimeZone='UTC'")
+    con.execute("SET autoinstall_known_extensions=false; SET enable_progress_bar=false")
+    return con
+
+
+def spill(source: TableSource, con: Any, out: Path, *, kinds: dict[str, Kind] | None, limit: int | None) -> Spill:
+    """Read the whole source into ``out``.
+
+    Args:
+        kinds: declared by a schema; guessed where None.
+        limit: only the first so many rows.
+
+    Raises:
+        DataError: it cannot be read, has no rows, or has columns of no use.
+    """
+    declared = {name: _SQL[kind] for name, kind in kinds.items()} if kinds and source.loose else None
+    with explaining(source.where):
+        types = describe(con, source.relation(con))
+    if kinds is not None:
+        declared = {n: t for n, t in (declared or {}).items() if n in types} or None
+    guessed, ignored = (kinds, {}) if kinds is not None else guess(con, source, types, SAMPLE)
+    usable = {name: kind for name, kind in guessed.items() if name in types}
+    try:
+        relation = source.relation(con, declared or ({n: types[n] for n in types} if source.loose else None))
+        n = _copy(con, relation, describe(con, relation), usable, out, limit)
+        structural: list[BadRow] = []
+    except _duckdb_errors():
+        if not source.loose:
+            with explaining(source.where):
+                raise
+        n, usable, structural = _forgiving(source, con, kinds, usable, types, out, limit)
+    if n == 0:
+        raise DataError(f"{source.where} has column names but no rows; expected at least one row")
+    return Spill(out, usable, ignored, structural, n)
+
+
+def _forgiving(
+    source: TableSource, con: Any, kinds: dict[str, Kind] | None, usable: dict[str, Kind], types: dict[str, str], out: Path, limit: int | None
+) -> tuple[int, dict[str, Kind], list[BadRow]]:
+    """The second reading, everything as text: what does not read as its column's kind is noted beside the row."""
+    as_text = {name: "VARCHAR" for name in types}
+    with explaining(source.where):
+        if kinds is None:
+            again, _ = guess(con, source, as_text, None)
+            usable = {name: again[name] for name in usable}
+        relation = source.relation(con, as_text)
+        n = _copy(con, relation, as_text, usable, out, limit)
+        return n, usable, source.structural_errors(con)
+
+
+def describe(con: Any, relation: str) -> dict[str, str]:
+    """Column -> DuckDB type."""
+    return {name: str(kind) for name, kind, *_ in con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
+
+
+def guess(con: Any, source: TableSource, types: dict[str, str], rows: int | None) -> tuple[dict[str, Kind], dict[str, str]]:
+    """Each column's kind, and the columns that no model here can read (lists, structs, binary) with the reason.
+
+    Text counts as a number (integer, date, boolean) when at least ``SHARE`` of its known values read as one, so that a
+    stray "n.a." does not turn a number into a category; ``rows`` bounds how many are looked at.
+    """
+    kinds: dict[str, Kind] = {}
+    ignored: dict[str, str] = {}
+    for name, kind in types.items():
+        base = kind.split("(")[0]
+        if base in _INTEGERS:
+            kinds[name] = "integer"
+        elif base in ("FLOAT", "DOUBLE", "DECIMAL"):
+            kinds[name] = "number"
+        elif base == "BOOLEAN":
+            kinds[name] = "boolean"
+        elif base == "DATE" or base.startswith("TIMESTAMP"):
+            kinds[name] = "datetime"
+        elif base in ("VARCHAR", "UUID", "ENUM"):
+            kinds[name] = "category"
+        else:
+            ignored[name] = f"holds values of type {kind}, which no column kind here covers"
+    texts = [name for name, kind in types.items() if kind == "VARCHAR"]
+    if source.loose and texts:
+        relation = source.relation(con, types)
+        if rows is not None:
+            relation = f"(SELECT * FROM {relation} LIMIT {rows})"
+        wanted = []
+        for c in map(quoted, texts):
+            number = f"TRY_CAST({c} AS DOUBLE)"
+            wanted += [
+                f"count({c})",
+                f"count({number})",
+                f"count(*) FILTER (floor({number}) = {number} AND NOT regexp_matches({c}, '[.eE]'))",
+                f"count(TRY_CAST({c} AS TIMESTAMP))",
+                f"count(*) FILTER (lower(trim({c})) IN ('true', 'false'))",
+                f"count(*) FILTER (regexp_matches(trim({c}), '^[+-]?0[0-9]'))",
+            ]
+        with explaining(source.where):
+            counts = con.execute(f"SELECT {', '.join(wanted)} FROM {relation}").fetchone()
+        for i, name in enumerate(texts):
+            known, numbers, whole, dates, truths, padded = counts[6 * i : 6 * i + 6]
+            if known == 0:
+                continue
+            if truths >= SHARE * known:
+                kinds[name] = "boolean"
+            elif numbers >= SHARE * known and padded < SHARE * known:  # 00501 is a code, not a number
+                kinds[name] = "integer" if whole == numbers else "number"
+            elif dates >= SHARE * known:
+                kinds[name] = "datetime"
+    return kinds, ignored
+
+
+def _copy(con: Any, relation: str, types: dict[str, str], kinds: dict[str, Kind], out: Path, limit: int | None) -> int:
+    """Write ``relation`` as the kinds say; returns the number of rows."""
+    values, unread = [], []
+    for position, (name, kind) in enumerate(kinds.items()):
+        value, risky = _expression(quoted(name), types[name], kind)
+        values.append(f"{value} AS {quoted(name)}")
+        if risky:
+            c = quoted(name)
+            unread.append(f"CASE WHEN {c} IS NOT NULL AND {value} IS NULL THEN '{position}' || chr(31) || CAST({c} AS VARCHAR) END")
+    if ROW in types:
+        values.append(f"{quoted(ROW)} AS {quoted(ROW)}")
+    if unread:
+        values.append(f"nullif(concat_ws(chr(30), {', '.join(unread)}), '') AS {quoted(UNREAD)}")
+    query = f"SELECT {', '.join(values)} FROM {relation}" + (f" LIMIT {limit}" if limit else "")
+    counted = con.execute(
+        f"COPY ({query}) TO {text(str(out))} (FORMAT parquet, COMPRESSION 'uncompressed', ROW_GROUP_SIZE {PIECE})"
+    ).fetchone()
+    return int(counted[0])
+
+
+def _expression(c: str, kind_of_source: str, kind: Kind) -> tuple[str, bool]:
+    """SQL for column ``c`` as ``kind``, and whether a known value can come out as NULL."""
+    base = kind_of_source.split("(")[0]
+    is_text = base in ("VARCHAR", "UUID", "ENUM")
+    if kind in ("category", "text"):
+        return f"nullif(CAST({c} AS VARCHAR), '')", False
+    if kind == "number":
+        return f"nullif(TRY_CAST({c} AS DOUBLE), 'nan'::DOUBLE)", is_text or base in ("DATE",) or base.startswith("TIMESTAMP")
+    if kind == "integer":
+        if base in _INTEGERS - {"UBIGINT", "HUGEINT", "UHUGEINT"}:
+            return f"CAST({c} AS BIGINT)", False
+        number = f"TRY_CAST({c} AS DOUBLE)"
+        exact = f"TRY_CAST({c} AS BIGINT)"  # rounds 1.5, so only where the number is whole
+        return f"CASE WHEN floor({number}) = {number} THEN {exact} END", True
+    if kind == "boolean":
+        return f"TRY_CAST({c} AS BOOLEAN)", is_text
+    if base == "TIMESTAMP WITH TIME ZONE":
+        return f"CAST({c} AT TIME ZONE 'UTC' AS TIMESTAMP)", False
+    return f"TRY_CAST({c} AS TIMESTAMP)", is_text
+
+
+def pieces(path: Path, columns: list[str] | None = None) -> Iterator[Any]:
+    """pyarrow Tables of at most ``PIECE`` rows, in order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(PIECE, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+def column(path: Path, name: str) -> Any:
+    """One whole column, a pyarrow ChunkedArray."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=[name]).column(0)
+
+
+def unread(piece: Any, kinds: dict[str, Kind], start: int) -> list[BadRow]:
+    """What :func:`spill` could not read in a piece that starts at row ``start`` of the spill."""
+    import numpy as np
+
+    if UNREAD not in piece.column_names:
+        return []
+    names = list(kinds)
+    notes = piece.column(UNREAD)
+    found = []
+    for i in np.flatnonzero(notes.is_valid().to_numpy()):
+        for note in notes[int(i)].as_py().split(_END):
+            position, _, value = note.partition(_SEPARATOR)
+            name = names[int(position)]
+            found.append(BadRow(start + int(i), name, f"expected {_A[kinds[name]]}, got {value[:40]!r}"))
+    return found
+
+
+_A = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "datetime": "a date"}
+
+
+def _duckdb_errors() -> tuple[type[Exception], ...]:
+    import duckdb
+
+    return (duckdb.Error,)
+
+
+class explaining:  # noqa: N801 - reads as a sentence: with explaining(...)
+    """Turn DuckDB's errors into a :class:`DataError` that keeps the sentence that says what is wrong, line number included."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and isinstance(error, _duckdb_errors()):
+            kept = [line.strip() for line in str(error).splitlines() if line.strip()]
+            cut = next((i for i, line in enumerate(kept) if line.startswith(("Possible", "LINE", "file ="))), len(kept))
+            raise DataError(f"{self.where} cannot be read: {' '.join(kept[: max(cut, 1)])[:500]}") from error

@@ -1,0 +1,182 @@
+"""Converters to ONNX for what skl2onnx does not know (our own estimators) or gets wrong (the histogram gradient boosters).
+
+A histogram tree decides ``x <= t`` with x and t in float64; the graph's x is float32.  For a float32 x that question has
+the same answer with t rounded *down* to float32, so the graph's trees take exactly the branches that scikit-learn's do.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.errors import ModelError
+
+
+@functools.cache
+def register() -> None:
+    """Put these converters into skl2onnx's registry; done once a process."""
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes, calculate_linear_regressor_output_shapes
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    from groundup.estimators.linear import LinearRegression
+    from groundup.estimators.logistic import LogisticRegression
+
+    classifier = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True], "raw_scores": [True, False]}
+    for cls, convert in ((LogisticRegression, _logistic), (HistGradientBoostingClassifier, _boosted_classifier)):
+        update_registered_converter(
+            cls, f"Groundup{cls.__name__}", calculate_linear_classifier_output_shapes, convert, options=classifier, overwrite=True
+        )
+    for cls, convert in ((LinearRegression, _linear), (HistGradientBoostingRegressor, _boosted_regressor)):
+        update_registered_converter(cls, f"Groundup{cls.__name__}", calculate_linear_regressor_output_shapes, convert, overwrite=True)
+
+
+class _Graph:
+    """A short way to add nodes: ``graph("Gemm", x, w, b)`` gives the name of the result."""
+
+    def __init__(self, scope: Any, container: Any) -> None:
+        self.scope, self.container = scope, container
+
+    def __call__(self, op: str, *inputs: str, to: str | None = None, domain: str = "", version: int = 13, attributes: dict[str, Any] | None = None, **more: Any) -> str:
+        out = to or self.scope.get_unique_variable_name(op.lower())
+        self.container.add_node(
+            op, list(inputs), [out], op_domain=domain, op_version=version, name=self.scope.get_unique_operator_name(op), **more, **(attributes or {})
+        )
+        return out
+
+    def constant(self, value: NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        name: str = self.scope.get_unique_variable_name("constant")
+        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        self.container.add_initializer(name, None, None, tensor)
+        return name
+
+    def floats(self, operator: Any) -> str:
+        """The operator's input as float32."""
+        from skl2onnx.common.data_types import FloatTensorType
+
+        if isinstance(operator.inputs[0].type, FloatTensorType):
+            return str(operator.inputs[0].full_name)
+        return self("Cast", operator.inputs[0].full_name, attributes={"to": 1})
+
+    def label(self, operator: Any, probabilities: str, classes: NDArray[Any]) -> None:
+        """classes[argmax] as the operator's first output."""
+        best = self("ArgMax", probabilities, axis=1, keepdims=0)
+        if np.issubdtype(classes.dtype, np.integer):
+            self("Gather", self.constant(classes.astype(np.int64)), best, to=operator.outputs[0].full_name, axis=0)
+        else:
+            self("ArrayFeatureExtractor", self.constant(classes.astype(str).astype(object)), best, to=operator.outputs[0].full_name, domain="ai.onnx.ml", version=1)
+
+
+def _linear(scope: Any, operator: Any, container: Any) -> None:
+    """y = x wᵀ + b."""
+    model, graph = operator.raw_operator, _Graph(scope, container)
+    W, b = np.atleast_2d(model.coef_).T, np.atleast_1d(model.intercept_)
+    x = graph.floats(operator)
+    graph("Gemm", x, graph.constant(W.astype(np.float32)), graph.constant(b.astype(np.float32)), to=operator.outputs[0].full_name)
+
+
+def _logistic(scope: Any, operator: Any, container: Any) -> None:
+    """softmax(x Wᵀ + b); two classes are a softmax over (0, z)."""
+    model, graph = operator.raw_operator, _Graph(scope, container)
+    W, b = model.coef_, model.intercept_
+    if len(model.classes_) == 2:
+        W, b = np.concatenate([np.zeros_like(W), W]), np.concatenate([np.zeros_like(b), b])
+    x = graph.floats(operator)
+    z = graph("Gemm", x, graph.constant(W.T.astype(np.float32)), graph.constant(b.astype(np.float32)))
+    p = graph("Softmax", z, to=operator.outputs[1].full_name, axis=1)
+    graph.label(operator, p, model.classes_)
+
+
+def _boosted_regressor(scope: Any, operator: Any, container: Any) -> None:
+    """link⁻¹(baseline + Σ trees), the link being the identity or, for Poisson and gamma losses, the logarithm."""
+    model, graph = operator.raw_operator, _Graph(scope, container)
+    raw = _trees(graph, operator, model)
+    out = operator.outputs[0].full_name
+    link = type(model._loss.link).__name__
+    if link not in ("IdentityLink", "LogLink"):
+        raise ModelError(f"{type(model).__name__}: the link {link} of loss {model.loss!r} has no converter to ONNX")
+    graph("Identity" if link == "IdentityLink" else "Exp", raw, to=out)
+
+
+def _boosted_classifier(scope: Any, operator: Any, container: Any) -> None:
+    """Sigmoid of one sum of trees for two classes, softmax over one sum a class for more."""
+    model, graph = operator.raw_operator, _Graph(scope, container)
+    raw = _trees(graph, operator, model)
+    out = operator.outputs[1].full_name
+    if model.n_trees_per_iteration_ == 1:
+        p1, p0 = graph("Sigmoid", raw), graph("Sigmoid", graph("Neg", raw))
+        graph("Concat", p0, p1, to=out, axis=1)
+    else:
+        graph("Softmax", raw, to=out, axis=1)
+    graph.label(operator, out, model.classes_)
+
+
+def _trees(graph: _Graph, operator: Any, model: Any) -> str:
+    """baseline + Σ trees, (N, n_trees_per_iteration), as one TreeEnsembleRegressor."""
+    a: dict[str, list[Any]] = {key: [] for key in _NODE_ATTRIBUTES + _TARGET_ATTRIBUTES}
+    tree = 0
+    for iteration in model._predictors:
+        for target, predictor in enumerate(iteration):
+            nodes = predictor.nodes
+            if nodes["is_categorical"].any():
+                raise ModelError(
+                    f"{type(model).__name__}: splits on categorical features have no converter to ONNX; leave categorical_features out "
+                    "(the recipe's transforms encode categories already)"
+                )
+            n = len(nodes)
+            leaf = nodes["is_leaf"].astype(bool)
+            a["nodes_treeids"] += [tree] * n
+            a["nodes_nodeids"] += range(n)
+            a["nodes_featureids"] += np.where(leaf, 0, nodes["feature_idx"]).tolist()
+            a["nodes_modes"] += ["LEAF" if is_leaf else "BRANCH_LEQ" for is_leaf in leaf]
+            a["nodes_values"] += np.where(leaf, 0, round_down(nodes["num_threshold"])).tolist()
+            a["nodes_truenodeids"] += np.where(leaf, 0, nodes["left"]).tolist()
+            a["nodes_falsenodeids"] += np.where(leaf, 0, nodes["right"]).tolist()
+            a["nodes_missing_value_tracks_true"] += np.where(leaf, 0, nodes["missing_go_to_left"]).tolist()
+            leaves = np.flatnonzero(leaf)
+            a["target_treeids"] += [tree] * len(leaves)
+            a["target_nodeids"] += leaves.tolist()
+            a["target_ids"] += [target] * len(leaves)
+            a["target_weights"] += nodes["value"][leaves].tolist()
+            tree += 1
+    baseline = np.asarray(model._baseline_prediction, dtype=np.float64).ravel()
+    return graph(
+        "TreeEnsembleRegressor",
+        graph.floats(operator),
+        domain="ai.onnx.ml",
+        version=1,
+        n_targets=model.n_trees_per_iteration_,
+        base_values=baseline.tolist(),
+        aggregate_function="SUM",
+        post_transform="NONE",
+        **a,
+    )
+
+
+_NODE_ATTRIBUTES = (
+    "nodes_treeids",
+    "nodes_nodeids",
+    "nodes_featureids",
+    "nodes_modes",
+    "nodes_values",
+    "nodes_truenodeids",
+    "nodes_falsenodeids",
+    "nodes_missing_value_tracks_true",
+)
+_TARGET_ATTRIBUTES = ("target_treeids", "target_nodeids", "target_ids", "target_weights")
+
+
+def round_down(t: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The largest float32 that is not above t, so that x <= t and x <= round_down(t) are the same for every float32 x.
+
+    >>> float(round_down(np.array([0.1]))[0]) <= 0.1 < float(np.float32(0.1))
+    True
+    """
+    with np.errstate(over="ignore"):
+        near = t.astype(np.float32)
+    return np.where(near.astype(np.float64) > t, np.nextafter(near, np.float32(-np.inf)), near)

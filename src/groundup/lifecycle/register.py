@@ -1,0 +1,331 @@
+"""register: a version with a name, challenger first, champion once nothing speaks against it.
+
+    rehearsed bundle ─► registry (files, SQLite) ─► MLflow (onnx + python_function), loaded back and compared
+                     ─► beside the champion on the same test rows ─► promoted, or left challenger with the reasons
+
+The registry below ``home`` is the truth and needs nothing installed to serve from; MLflow's registry mirrors it.
+So a promotion or a rollback holds even while an MLflow server is down; its aliases follow with the next command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from groundup import metrics as measures
+from groundup.bundle import Bundle, Proof
+from groundup.errors import MissingExtraError, ProofError, StorageError
+from groundup.lifecycle.paired import Difference
+from groundup.lifecycle.prepare import Prepared
+from groundup.lifecycle.stage import Context, Output, ProofRecord
+from groundup.registry import CHAMPION, Event, Registry, Version
+from groundup.sections import Section
+
+if TYPE_CHECKING:
+    from groundup.lifecycle.evaluate import Evaluated
+    from groundup.lifecycle.rehearse import Rehearsed
+
+
+class Register(Section):
+    """Which name the model is registered under, and what it takes to become champion."""
+
+    enabled: bool = True
+    """false leaves the registry alone."""
+    name: str | None = None
+    """Registered under this name; the recipe's by default."""
+    promote: Literal["gates", "always", "never"] = "gates"
+    """gates: champion once the recipe's gates have passed and the present champion is not better.  always: without looking at the champion.  never: stays challenger."""
+    max_degradation: dict[str, float] = Field(default_factory=dict, alias="max-degradation")
+    """Metric -> by how much it may be worse than the champion's on the same test rows.  By default the headline metric may not be significantly worse (95 % interval)."""
+    mlflow: bool = True
+    """Log the bundle to MLflow's model registry as well (embedded SQLite, or MLFLOW_TRACKING_URI)."""
+
+
+class Registered(Output):
+    """A registered version.  Its bundle is in the registry's folder, not here."""
+
+    enabled: bool = True
+    name: str
+    version: int = 0
+    content: str = ""
+    """The bundle's version, a hash of its files."""
+    bundle: str = ""
+    """Folder of the registered bundle."""
+    promoted: bool = False
+    reasons: list[str] = []
+    """Why it was promoted, or why it was not."""
+    champion: int | None = None
+    """Version of the champion now."""
+    champion_before: int | None = None
+    differences: list[Difference] = []
+    """Champion before (first) against this version (second), on the same test rows."""
+    mlflow: dict[str, str] = {}
+    """uri, name, version, run_id, model; empty where it was not logged."""
+    notes: list[str] = []
+    proofs: list[ProofRecord] = []
+
+
+def register(
+    section: Register,
+    *,
+    name: str,
+    evaluated: Evaluated,
+    rehearsed: Rehearsed,
+    out: Path,
+    context: Context,
+    home: Path | None = None,
+    prepared: Prepared | None = None,
+    run_id: str | None = None,
+) -> Registered:
+    """Register the rehearsed bundle and promote it if it may be.
+
+    Args:
+        name: the recipe's name.
+        home: groundup's folder; ``.groundup`` beside the recipe by default.
+        prepared: the test split, for the comparison with the champion; without it there is none.
+        run_id: MLflow run that the model belongs to; one of its own by default.
+
+    Raises:
+        ProofError: what MLflow gives back answers otherwise than the bundle.
+        BundleError, BusyError, StorageError: see :class:`~groundup.registry.Registry`.
+    """
+    name = section.name or name
+    if not section.enabled:
+        return Registered(enabled=False, name=name)
+    home = home or context.root / ".groundup"
+    registry, bundle, notes = Registry(home), Bundle.open(rehearsed.path / "bundle"), []
+    gates = [g.model_dump(mode="json") for g in evaluated.gates]
+    version = registry.add(name, bundle, metrics=evaluated.metrics, gates=gates)
+    context.check()
+    logged: dict[str, str] = {}
+    proofs: list[Proof] = []
+    if section.mlflow:
+        try:
+            logged, proofs = _log(registry, version, Bundle.open(version.path), evaluated, home, run_id)
+        except (MissingExtraError, StorageError, *_mlflow_errors()) as e:
+            notes.append(f"not logged to MLflow: {str(e).splitlines()[0]}")
+        if failed := [p for p in proofs if not p.passed]:
+            raise ProofError(f"{name} version {version.version}: what MLflow gives back differs from the bundle: {failed[0]}")
+    context.check()
+    before = registry.champion(name)
+    compared, reasons, against = _judge(section, registry, name, before, version, prepared, evaluated, context)
+    why = {"gates": gates, "reasons": reasons or against, "metrics": evaluated.metrics, "compared": [d.model_dump() for d in compared]}
+    if not against and before != version.version:
+        registry.promote(name, version.version, why, expected=before, check=True)
+    elif against:
+        registry.refuse(name, version.version, why)
+    if section.mlflow and logged and (problem := follow(registry, name, home)):
+        notes.append(problem)
+    for line in notes:
+        context.progress.note(line)
+    return Registered(
+        name=name,
+        version=version.version,
+        content=version.content,
+        bundle=str(version.path),
+        promoted=not against,
+        reasons=against or reasons,
+        champion=registry.champion(name),
+        champion_before=before,
+        differences=compared,
+        mlflow=logged,
+        notes=notes,
+        proofs=[ProofRecord.of(p) for p in proofs],
+    )
+
+
+def _judge(
+    section: Register,
+    registry: Registry,
+    name: str,
+    before: int | None,
+    version: Version,
+    prepared: Prepared | None,
+    evaluated: Evaluated,
+    context: Context,
+) -> tuple[list[Difference], list[str], list[str]]:
+    """Differences from the champion, reasons for promoting, reasons against."""
+    failed = [g for g in evaluated.gates if not g.passed]
+    against = [f"gate {g.gate}: {g.goal} {g.measured} against {g.bound}" for g in failed]
+    reasons = [f"{len(evaluated.gates)} of {len(evaluated.gates)} gates passed"] if evaluated.gates and not failed else []
+    compared: list[Difference] = []
+    if section.promote == "never":
+        return compared, [], ["the recipe says promote: never"]
+    if before is None:
+        return compared, [*reasons, "there was no champion"], against
+    if before == version.version:
+        return compared, ["it is the champion already"], []
+    if section.promote == "always":
+        return compared, [*reasons, "the recipe says promote: always"], against
+    from groundup.lifecycle.paired import answers, comparable, differences
+
+    champion, challenger = Bundle.open(registry.version(name, before).path), Bundle.open(version.path)
+    problem = "there is no test split to compare on" if prepared is None else comparable(champion, challenger)
+    if problem or prepared is None:
+        if section.max_degradation:
+            return compared, [], [*against, f"max-degradation cannot be measured against champion version {before}: {problem}"]
+        return compared, [*reasons, f"not compared with champion version {before}: {problem}"], against
+    compared = differences(
+        challenger.task, prepared.targets("test"), answers(champion, prepared), answers(challenger, prepared), seed=context.seed
+    )
+    for d in compared:
+        if d.metric in section.max_degradation:
+            worse = d.worse_by > section.max_degradation[d.metric]
+            bound = f"max-degradation {section.max_degradation[d.metric]:g}"
+        elif not section.max_degradation and d.metric == measures.headline(challenger.task):
+            worse, bound = d.better == "first", "not significantly worse"
+        else:
+            continue
+        (against if worse else reasons).append(f"{bound}, beside champion version {before}: {d}")
+    if unknown := sorted(section.max_degradation.keys() - {d.metric for d in compared}):
+        against.append(f"max-degradation of {', '.join(unknown)} cannot be measured; this task has {', '.join(d.metric for d in compared)}")
+    return compared, reasons, against
+
+
+def rollback(name: str, home: Path, to: int | None = None, note: Callable[[str], Any] = lambda text: None) -> Event:
+    """Make the champion before this one (or version ``to``, if it was champion once) champion again.  Recorded; MLflow follows.
+
+    Args:
+        note: told in one line where MLflow could not follow.
+
+    Raises:
+        BundleError: there is nothing to go back to; the message says what there is.
+    """
+    registry = Registry(home)
+    event = registry.rollback(name, to)
+    if any(registry.mirrored(name, uri) for uri in [_store(home)]) and (problem := follow(registry, name, home)):
+        note(problem)
+    return event
+
+
+def history(name: str, home: Path) -> list[Event]:
+    """Who was champion, when, why and by whom, oldest first."""
+    return Registry(home).history(name)
+
+
+def resolve_reference(reference: str, home: Path) -> Path:
+    """The bundle folder of ``models:/NAME@champion``, ``models:/NAME/3``, ``models:/NAME/latest``, or of a plain path."""
+    return Registry(home).resolve(reference)
+
+
+# ── MLflow's registry ───────────────────────────────────────────────────────────────────────────────
+
+
+def follow(registry: Registry, name: str, home: Path) -> str:
+    """Set MLflow's aliases to what the registry says.  What went wrong, or ""."""
+    from groundup.lifecycle.tracking import connect
+
+    try:
+        client, there = connect(home), registry.mirrored(name, _store(home))
+        for alias, version in registry.aliases(name).items():
+            if version in there:
+                client.set_registered_model_alias(name, alias, there[version])
+            elif alias == CHAMPION:
+                client.delete_registered_model_alias(name, alias)  # better none than a wrong one
+    except (MissingExtraError, StorageError, *_mlflow_errors()) as e:
+        return f"MLflow's aliases of {name} could not follow ({str(e).splitlines()[0]}); the next register or rollback sets them"
+    return ""
+
+
+def _log(
+    registry: Registry, version: Version, bundle: Bundle, evaluated: Evaluated, home: Path, run_id: str | None
+) -> tuple[dict[str, str], list[Proof]]:
+    """Log the bundle as a version of MLflow's registry (once), load both flavours back, and hold their answers against the bundle's."""
+    from groundup.lifecycle.tracking import active_store, connect
+    from groundup.registry import flavour
+    from groundup.serving.engine import Engine
+    from groundup.serving.golden import FILE, read_golden
+
+    client, store, name = connect(home), _store(home), version.name
+    golden = read_golden(bundle.read(FILE))
+    number = registry.mirrored(name, store).get(version.version)
+    with active_store(home) as mlflow:
+        if number is None:
+            number = _new_version(mlflow, client, bundle, {k: v[:2] for k, v in golden.inputs.items()}, version, evaluated, home, run_id)
+            registry.mirror(name, version.version, store, number)
+        found = client.get_model_version(name, number)
+        source = f"models:/{name}/{number}"
+        wrapped = mlflow.pyfunc.load_model(source)
+        graph = mlflow.onnx.load_model(source)
+    expected = Engine(bundle).run(golden.inputs)
+    proofs = []
+    frame = wrapped.predict(flavour.to_mlflow(bundle.signature, golden.inputs))
+    pyfunc = {k: np.stack(list(frame[k])) if v.ndim > 1 else frame[k].to_numpy() for k, v in expected.items()}
+    for kind, got in (("python_function", pyfunc), ("onnx", _run_onnx(graph, golden.inputs, list(expected)))):
+        unequal = sum(int((np.asarray(got[k] != v).reshape(len(v), -1).any(1)).sum()) for k, v in expected.items())
+        proofs.append(
+            Proof(
+                link=5,
+                claim=f"{name}: the {kind} model loaded back from MLflow answers as the bundle does",
+                reference=f"bundle {bundle.version}, mlflow {mlflow.__version__}",
+                quantity="answers that differ in any bit",
+                measured=float(unequal),
+                tolerance=0.0,
+                samples=len(next(iter(golden.inputs.values()))),
+            )
+        )
+    return {"uri": store, "name": name, "version": str(number), "run_id": found.run_id or "", "model": source}, proofs
+
+
+def _new_version(
+    mlflow: Any, client: Any, bundle: Bundle, example: Any, version: Version, evaluated: Evaluated, home: Path, run_id: str | None
+) -> str:
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+
+    from groundup.lifecycle.tracking import experiment_id
+    from groundup.registry import flavour
+
+    experiment = experiment_id(client, version.name, home)
+    own = run_id is None
+    if own:
+        run_id = client.create_run(experiment, run_name=f"register {version.name} {version.version}").info.run_id
+    values = {k: v["value"] for k, v in evaluated.metrics.items() if v.get("value") is not None}
+    for metric, value in values.items():
+        client.log_metric(run_id, f"test.{metric}", value)
+    model = client.create_logged_model(experiment, name=version.name, source_run_id=run_id, tags={"groundup.bundle": bundle.version})
+    Model.log(None, flavour, name=version.name, model_id=model.model_id, run_id=run_id, bundle=bundle, example=example)
+    tags = {"groundup.bundle": bundle.version, "groundup.version": str(version.version), "groundup.compression": str(bundle.compression.get("scheme", ""))}
+    for gate in evaluated.gates:
+        where = f" {gate.where}" if gate.where else ""
+        tags[f"gate.{gate.gate}.{gate.goal}{where}"[:250]] = f"{'passed' if gate.passed else 'failed'}: {gate.measured} against {gate.bound}"
+    try:
+        client.create_registered_model(version.name, description="Registered by groundup; its own registry is the truth, these aliases follow it.")
+    except MlflowException as e:
+        if e.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    made = client.create_model_version(version.name, f"models:/{model.model_id}", run_id=run_id, tags=tags, model_id=model.model_id)
+    if own:
+        client.set_terminated(run_id, "FINISHED")
+    return str(made.version)
+
+
+def _run_onnx(graph: Any, inputs: Any, outputs: list[str]) -> dict[str, Any]:
+    """The graph that MLflow gave back, in a session as the engine makes it."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.use_deterministic_compute = True
+    session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return dict(zip(outputs, session.run(outputs, dict(inputs)), strict=True))
+
+
+def _store(home: Path) -> str:
+    from groundup.lifecycle.tracking import tracking_uri
+
+    return tracking_uri(home)
+
+
+def _mlflow_errors() -> tuple[type[Exception], ...]:
+    """What a store that is down, full or foreign raises."""
+    try:
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
+    except ImportError:
+        return (MissingExtraError,)
+    return (MlflowException, RequestException)

@@ -1,0 +1,223 @@
+"""The table of paths: what each dialect answers, on top of one :class:`~groundup.serving.service.Service`.
+
+| dialect | paths |
+|---|---|
+| Open Inference Protocol v2 | /v2, /v2/health/live, /v2/health/ready, /v2/models/{m}[/versions/{v}][/ready, /infer] |
+| typed | POST /predict, GET /signature |
+| MLflow | POST /invocations, GET /ping, /health, /version |
+| operation | /metrics, /monitor, /openapi.json, /docs |
+| people | / |
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import resources
+from typing import Any
+
+from groundup import __version__
+from groundup.bundle.signature import Field
+from groundup.serving import invocations, records
+from groundup.serving.admission import Answer, Call, Route
+from groundup.serving.protocol import TICKET
+from groundup.serving.refusal import RequestError
+from groundup.serving.service import Service
+from groundup.serving.strict_json import dumps, kind_of, loads
+from groundup.serving.v2 import HEADER_LENGTH, timeout_seconds
+
+_ASSETS = {"/": ("index.html", b"text/html; charset=utf-8"), "/page.js": ("page.js", b"text/javascript; charset=utf-8"), "/page.css": ("page.css", b"text/css; charset=utf-8")}
+_SECURITY = [
+    (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-cache"),
+]
+
+
+def routes(service: Service) -> list[Route]:
+    """Every path of this server."""
+    api = _Handlers(service)
+    name, version = service.bundle.name, service.bundle.version
+    model = f"/v2/models/{name}"
+    table = [
+        Route("/v2", {"GET": api.v2_server}, "v2"),
+        Route("/v2/health/live", {"GET": api.v2_live}, "health", public=True),
+        Route("/v2/health/ready", {"GET": api.v2_ready}, "health", public=True),
+        Route("/predict", {"POST": api.predict}, "predict"),
+        Route("/signature", {"GET": api.signature}, "predict"),
+        Route("/invocations", {"POST": api.invocations}, "invocations"),
+        Route("/ping", {"GET": api.ping}, "health", public=True),
+        Route("/health", {"GET": api.ping}, "health", public=True),
+        Route("/version", {"GET": api.version}, "invocations"),
+        Route("/metrics", {"GET": api.metrics}, "metrics"),
+        Route("/monitor", {"GET": api.monitor}, "metrics"),
+        Route("/openapi.json", {"GET": api.openapi}, "docs"),
+        Route("/docs", {"GET": api.docs}, "docs"),
+    ]
+    for base in (model, f"{model}/versions/{version}"):
+        table.append(Route(base, {"GET": api.v2_model}, "v2"))
+        table.append(Route(f"{base}/ready", {"GET": api.v2_model_ready}, "v2"))
+        table.append(Route(f"{base}/infer", {"POST": api.v2_infer}, "v2"))
+    for path, (file, content_type) in _ASSETS.items():
+        table.append(Route(path, {"GET": _asset(file, content_type)}, "page", public=True))
+    return table
+
+
+class _Handlers:
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._documents: tuple[bytes, bytes] | None = None
+        label = next((f for f in service.bundle.signature.outputs if f.name == "label"), None)
+        self._classes = label.categories if label is not None else None
+
+    # Open Inference Protocol
+
+    async def v2_server(self, call: Call) -> Answer:
+        return Answer(dumps(self.service.v2.server(__version__)))
+
+    async def v2_live(self, call: Call) -> Answer:
+        return Answer(b'{"live":true}')
+
+    async def v2_ready(self, call: Call) -> Answer:
+        ready = self.service.ready
+        return Answer(b'{"ready":true}' if ready else b'{"ready":false}', 200 if ready else 503)
+
+    async def v2_model(self, call: Call) -> Answer:
+        return Answer(dumps(self.service.v2.model()))
+
+    async def v2_model_ready(self, call: Call) -> Answer:
+        ready = self.service.ready
+        return Answer(dumps({"name": self.service.bundle.name, "ready": ready}), 200 if ready else 503)
+
+    async def v2_infer(self, call: Call) -> Answer:
+        length = call.header(HEADER_LENGTH.encode())
+        _expect_json(call, binary=length is not None)
+        inputs, rows, asked = self.service.v2.read(call.body, length)
+        outputs = await self._infer(call, inputs, rows, asked.timeout)
+        body, head = self.service.v2.write(outputs, asked)
+        if head is None:
+            return Answer(body)
+        return Answer(body, content_type=b"application/octet-stream", headers=[(HEADER_LENGTH.encode(), str(head).encode())])
+
+    # typed
+
+    async def predict(self, call: Call) -> Answer:
+        _expect_json(call)
+        value = loads(call.body)
+        names = {f.name for f in self.service.bundle.signature.inputs}
+        single = False
+        if type(value) is dict:
+            if "instances" in value and "instances" not in names:
+                if len(value) != 1:
+                    raise RequestError(400, "expected nothing beside 'instances'")
+                value = value["instances"]
+            else:
+                value, single = [value], True
+        if type(value) is not list:
+            raise RequestError(400, f"expected one record, a list of records, or {{'instances': [...]}}, got {kind_of(value)}")
+        inputs = records.from_records(self.service.bundle.signature, value)
+        answers = self._named(records.to_records(await self._infer(call, inputs, len(value))))
+        return Answer(dumps(answers[0] if single else {"predictions": answers}))
+
+    async def signature(self, call: Call) -> Answer:
+        bundle = self.service.bundle
+        about = {"name": bundle.name, "version": bundle.version, "task": bundle.task, "metrics": dict(bundle.metrics)}
+        return Answer(dumps(about | bundle.signature.to_dict() | {"example": example(bundle.signature.inputs)}))
+
+    # MLflow
+
+    async def invocations(self, call: Call) -> Answer:
+        kind = invocations.media_type(call.header(b"content-type"))
+        inputs = invocations.read(self.service.bundle.signature, call.body, kind)
+        outputs = await self._infer(call, inputs, len(next(iter(inputs.values()))))
+        if len(outputs) == 1:
+            return Answer(dumps({"predictions": next(iter(outputs.values())).tolist()}))
+        return Answer(dumps({"predictions": records.to_records(outputs)}))
+
+    async def ping(self, call: Call) -> Answer:
+        ready = self.service.ready
+        return Answer(b"\n" if ready else b"not ready\n", 200 if ready else 503, b"text/plain; charset=utf-8")
+
+    async def version(self, call: Call) -> Answer:
+        return Answer(__version__.encode(), content_type=b"text/plain; charset=utf-8")
+
+    # operation
+
+    async def metrics(self, call: Call) -> Answer:
+        body, content_type = self.service.metrics.page(call.header(b"accept") or "")
+        return Answer(body, content_type=content_type.encode())
+
+    async def monitor(self, call: Call) -> Answer:
+        return Answer(dumps(self.service.watch.state()), headers=[(b"cache-control", b"no-store")])
+
+    async def openapi(self, call: Call) -> Answer:
+        return Answer((await self._documentation())[0])
+
+    async def docs(self, call: Call) -> Answer:
+        return Answer((await self._documentation())[1], content_type=b"text/html; charset=utf-8")
+
+    async def _documentation(self) -> tuple[bytes, bytes]:
+        """Made at the first call, beside the loop: FastAPI takes longer to import than the server to start."""
+        if self._documents is None:
+            from groundup.serving.openapi import documents
+
+            self._documents = await asyncio.to_thread(documents, self.service.bundle, self.service.settings)
+        return self._documents
+
+    async def _infer(self, call: Call, inputs: records.Arrays, rows: int, timeout: float | None = None) -> records.Arrays:
+        if (wished := call.header(b"x-timeout-ms")) is not None:
+            try:
+                number = float(wished)
+            except ValueError:
+                number = -1.0
+            limit = timeout_seconds(number, 1e3, "X-Timeout-Ms")
+            timeout = limit if timeout is None else min(timeout, limit or timeout)
+        return await self.service.infer(inputs, rows, timeout, call.scope, TICKET)
+
+    def _named(self, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Probabilities as {class: probability}."""
+        if self._classes is not None:
+            for answer in answers:
+                if len(values := answer.get("probabilities") or ()) == len(self._classes):
+                    answer["probabilities"] = dict(zip(self._classes, values, strict=True))
+        return answers
+
+
+def example(fields: tuple[Field, ...]) -> dict[str, Any]:
+    """A record that the model takes: the first category, the middle of each range, an empty image."""
+    return {f.name: _example(f) for f in fields}
+
+
+def _example(f: Field) -> Any:
+    if f.kind in ("image", "tensor"):
+        value: Any = 0 if f.kind == "image" else 0.0
+        for size in reversed(f.shape):
+            value = [value] * size
+        return value
+    if f.kind == "category":
+        return f.categories[0] if f.categories else ""
+    if f.kind == "boolean":
+        return False
+    low, high = f.minimum, f.maximum
+    middle = (low + high) / 2 if low is not None and high is not None else 0.0
+    if f.kind == "datetime":
+        from datetime import UTC, datetime, timedelta
+
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(middle))).isoformat()
+    return round(middle) if f.kind == "integer" else float(f"{middle:.4g}")
+
+
+def _expect_json(call: Call, binary: bool = False) -> None:
+    header = call.header(b"content-type")
+    kind = (header or "").partition(";")[0].strip().lower()
+    if kind not in ("", "application/json") and not (binary and kind == "application/octet-stream"):
+        raise RequestError(415, "expected the content type application/json")
+
+
+def _asset(file: str, content_type: bytes) -> Any:
+    body = resources.files("groundup.serving").joinpath("page", file).read_bytes()
+
+    async def handler(call: Call) -> Answer:
+        return Answer(body, content_type=content_type, headers=_SECURITY)
+
+    return handler

@@ -1,0 +1,59 @@
+"""A scikit-learn style estimator, fitted on the arrays, and what it answers in the form that metrics take."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup import metrics
+from groundup.errors import ModelError
+from groundup.training.arrays import Arrays
+
+DOUBLE = 1 << 30
+"""Bytes of float32 features up to which estimators are given float64: solvers converge better, and trees convert anyway."""
+
+
+def flat(X: NDArray[Any]) -> NDArray[Any]:
+    """Features (N, n_features): images in a row, in float64 where that is affordable."""
+    X = X.reshape(len(X), -1)
+    return X.astype(np.float64) if X.nbytes <= DOUBLE else X
+
+
+def fitted(recipe: Any, arrays: Arrays, seed: int) -> tuple[Any, float]:
+    """The estimator, fitted on the training split, and the seconds that took.
+
+    Raises:
+        ModelError: the estimator refuses the data or its parameters, or cannot do the task.
+    """
+    estimator = recipe.build((int(np.prod(arrays.feature_shape)),), arrays.n_outputs, seed)
+    name = type(estimator).__name__
+    if not hasattr(estimator, "predict" if arrays.regression else "predict_proba"):
+        hint = " (SVC: probability is needed; wrap others in sklearn.calibration.CalibratedClassifierCV)" if not arrays.regression else ""
+        raise ModelError(f"{name} has no {'predict' if arrays.regression else 'predict_proba'}, which {arrays.task} needs{hint}")
+    began = time.perf_counter()
+    try:
+        estimator.fit(flat(arrays.X), arrays.y)
+    except (ValueError, TypeError) as e:
+        raise ModelError(f"{name} could not be fitted on {arrays.X.shape[0]} rows of {arrays.X[0].size} features: {e}") from e
+    return estimator, time.perf_counter() - began
+
+
+def answers(estimator: Any, X: NDArray[Any], arrays: Arrays) -> NDArray[Any]:
+    """Probabilities (N, n_outputs), a class that training never saw having 0; or values (N,)."""
+    if arrays.regression:
+        return np.asarray(estimator.predict(flat(X)), np.float64).reshape(len(X))
+    given = np.asarray(estimator.predict_proba(flat(X)), np.float64)
+    p = np.zeros((len(X), arrays.n_outputs))
+    p[:, np.asarray(estimator.classes_, np.int64)] = given
+    return p
+
+
+def scores(estimator: Any, arrays: Arrays) -> dict[str, float]:
+    """Metrics of the validation split; undefined ones are left out."""
+    if len(arrays.y_val) == 0:
+        return {}
+    found = metrics.compute(arrays.task, arrays.y_val, answers(estimator, arrays.X_val, arrays))
+    return {name: value for name, value in found.items() if np.isfinite(value)}
