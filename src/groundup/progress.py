@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -51,7 +51,7 @@ class Task:
 class Progress(Protocol):
     """What a stage writes its progress to."""
 
-    def task(self, name: str, total: float | None = None, unit: str = "") -> _TaskContext:
+    def task(self, name: str, total: float | None = None, unit: str = "") -> AbstractContextManager[Task]:
         """Open a task; use it as ``with progress.task("epochs", 20) as task: task.advance()``."""
         ...
 
@@ -66,11 +66,6 @@ class Progress(Protocol):
     def stage_finished(self, name: str, seconds: float, cached: bool) -> None:
         """A stage is done, or came from its cache."""
         ...
-
-
-class _TaskContext(Protocol):
-    def __enter__(self) -> Task: ...
-    def __exit__(self, *_: object) -> bool | None: ...
 
 
 class Silent:

@@ -19,9 +19,7 @@ from groundup.registry import Registry
 
 def make(folder: Path, text: str) -> Bundle:
     signature = Signature((Field("a", "number"),), (Field("prediction", "number"),))
-    return write_bundle(
-        folder / f"made-{text}", {"model.onnx": text.encode()}, name="m", task="tabular-regression", signature=signature
-    )
+    return write_bundle(folder / f"made-{text}", {"model.onnx": text.encode()}, name="m", task="tabular-regression", signature=signature)
 
 
 @pytest.fixture
@@ -114,7 +112,12 @@ def test_names_that_are_no_folder_are_refused(tmp_path: Path, name: str) -> None
 
 def test_history_cannot_be_rewritten(registry: Registry) -> None:
     with sqlite3.connect(registry.file) as db:
-        for statement in ("DELETE FROM history", "UPDATE history SET who = 'nobody'", "UPDATE version SET content = ''", "DELETE FROM version"):
+        for statement in (
+            "DELETE FROM history",
+            "UPDATE history SET who = 'nobody'",
+            "UPDATE version SET content = ''",
+            "DELETE FROM version",
+        ):
             with pytest.raises(sqlite3.IntegrityError, match="append-only|never"):
                 db.execute(statement)
 

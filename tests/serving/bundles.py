@@ -32,7 +32,9 @@ def model(nodes: list[Any], inputs: tuple[Field, ...], outputs: list[Any], initi
     return made
 
 
-def mlp(path: Path, sizes: tuple[int, ...] = (32, 64, 3), *, golden: bool = True, serve: Mapping[str, Any] | None = None, **fields: Any) -> Bundle:
+def mlp(
+    path: Path, sizes: tuple[int, ...] = (32, 64, 3), *, golden: bool = True, serve: Mapping[str, Any] | None = None, **fields: Any
+) -> Bundle:
     """A multilayer perceptron: tensor ``x`` (N, sizes[0]) float32 -> ``label``, ``probabilities``."""
     rng = np.random.default_rng(7)
     classes = CLASSES if sizes[-1] == 3 else tuple(str(i) for i in range(sizes[-1]))
@@ -48,7 +50,14 @@ def mlp(path: Path, sizes: tuple[int, ...] = (32, 64, 3), *, golden: bool = True
             last = f"r{i}"
     nodes += _classify(last)
     made = model(nodes, inputs, _outputs(sizes[-1]), initializers)
-    return save(path, made, Signature(inputs, outputs), {"x": rng.normal(size=(5, sizes[0])).astype(np.float32)} if golden else None, serve=serve, **fields)
+    return save(
+        path,
+        made,
+        Signature(inputs, outputs),
+        {"x": rng.normal(size=(5, sizes[0])).astype(np.float32)} if golden else None,
+        serve=serve,
+        **fields,
+    )
 
 
 def image(path: Path, shape: tuple[int, int, int] = (8, 8, 1), **fields: Any) -> Bundle:
@@ -64,7 +73,11 @@ def image(path: Path, shape: tuple[int, int, int] = (8, 8, 1), **fields: Any) ->
         helper.make_node("MatMul", ["f", "W"], ["s"]),
         *_classify("s"),
     ]
-    initializers = {"flat": np.array([-1, n]), "W": (rng.normal(size=(n, 10)) / 255).astype(np.float32), "classes": np.array(classes, object)}
+    initializers = {
+        "flat": np.array([-1, n]),
+        "W": (rng.normal(size=(n, 10)) / 255).astype(np.float32),
+        "classes": np.array(classes, object),
+    }
     made = model(nodes, inputs, _outputs(10), initializers)
     return save(path, made, Signature(inputs, outputs), {"image": rng.integers(0, 256, (5, *shape), np.uint8)}, **fields)
 
@@ -81,7 +94,11 @@ TABLE = (
 def table(path: Path, **fields: Any) -> Bundle:
     """Five columns of five kinds -> ``prediction``: nan0(age) + 2·rooms + 100·nan0(owner) + 1000·[city = Oslo] + days since 1970."""
     initializers = {
-        "zero": np.float64(0), "two": np.float64(2), "hundred": np.float64(100), "day": np.int64(86_400_000_000), "axis": np.array([1]),
+        "zero": np.float64(0),
+        "two": np.float64(2),
+        "hundred": np.float64(100),
+        "day": np.int64(86_400_000_000),
+        "axis": np.array([1]),
     }
     nodes = [
         helper.make_node("IsNaN", ["age"], ["age_missing"]),
@@ -90,7 +107,9 @@ def table(path: Path, **fields: Any) -> Bundle:
         helper.make_node("Where", ["owner_missing", "zero", "owner"], ["owner0"]),
         helper.make_node("Mul", ["rooms", "two"], ["rooms2"]),
         helper.make_node("Mul", ["owner0", "hundred"], ["owner100"]),
-        helper.make_node("LabelEncoder", ["city"], ["city_f"], domain="ai.onnx.ml", keys_strings=["Oslo"], values_floats=[1000.0], default_float=0.0),
+        helper.make_node(
+            "LabelEncoder", ["city"], ["city_f"], domain="ai.onnx.ml", keys_strings=["Oslo"], values_floats=[1000.0], default_float=0.0
+        ),
         helper.make_node("Cast", ["city_f"], ["city1000"], to=T.DOUBLE),
         helper.make_node("Div", ["sold", "day"], ["days_i"]),
         helper.make_node("Cast", ["days_i"], ["days"], to=T.DOUBLE),
@@ -127,7 +146,11 @@ def slow(path: Path, **fields: Any) -> Bundle:
     body = helper.make_graph(
         [helper.make_node("MatMul", ["m_in", "M"], ["m_out"]), helper.make_node("Identity", ["go_on"], ["go_on_out"])],
         "body",
-        [helper.make_tensor_value_info("i", T.INT64, []), helper.make_tensor_value_info("go_on", T.BOOL, []), helper.make_tensor_value_info("m_in", T.FLOAT, [size, size])],
+        [
+            helper.make_tensor_value_info("i", T.INT64, []),
+            helper.make_tensor_value_info("go_on", T.BOOL, []),
+            helper.make_tensor_value_info("m_in", T.FLOAT, [size, size]),
+        ],
         [helper.make_tensor_value_info("go_on_out", T.BOOL, []), helper.make_tensor_value_info("m_out", T.FLOAT, [size, size])],
     )
     times = fields.pop("times", 60)
@@ -138,12 +161,33 @@ def slow(path: Path, **fields: Any) -> Bundle:
         helper.make_node("Reshape", ["x", "flat"], ["x1"]),
         helper.make_node("Add", ["x1", "nothing"], ["prediction"]),
     ]
-    initializers = {"M": np.eye(size, dtype=np.float32), "times": np.int64(times), "go": np.bool_(True), "zero": np.float32(0), "flat": np.array([-1])}
+    initializers = {
+        "M": np.eye(size, dtype=np.float32),
+        "times": np.int64(times),
+        "go": np.bool_(True),
+        "zero": np.float32(0),
+        "flat": np.array([-1]),
+    }
     made = model(nodes, inputs, [helper.make_tensor_value_info("prediction", T.FLOAT, ["N"])], initializers)
-    return save(path, made, Signature(inputs, (Field("prediction", "number"),)), {"x": np.ones((2, 1), np.float32)}, task="tabular-regression", **fields)
+    return save(
+        path,
+        made,
+        Signature(inputs, (Field("prediction", "number"),)),
+        {"x": np.ones((2, 1), np.float32)},
+        task="tabular-regression",
+        **fields,
+    )
 
 
-def save(path: Path, made: onnx.ModelProto, signature: Signature, golden: Mapping[str, Any] | None, *, task: str = "tabular-classification", **fields: Any) -> Bundle:
+def save(
+    path: Path,
+    made: onnx.ModelProto,
+    signature: Signature,
+    golden: Mapping[str, Any] | None,
+    *,
+    task: str = "tabular-classification",
+    **fields: Any,
+) -> Bundle:
     """Write a bundle whose golden answers are what ONNX Runtime gives here."""
     import onnxruntime
 

@@ -7,6 +7,7 @@ a baseline beside them, slices, limits, and what was proven.  The front matter i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,7 @@ class Card:
         if self.description:
             parts.append(self.description.strip())
         parts += [
-            f"A {self.task.replace('-', ' ')} model made by groundup {plain(self.environment.get('groundup', ''))}: "
+            f"{self.task.replace('-', ' ').capitalize()}, made by groundup {plain(self.environment.get('groundup', ''))}: "
             "preprocessing, model and postprocessing in one ONNX graph.  Raw record in, answer out.",
             self._use(),
             self._data(),
@@ -98,7 +99,7 @@ class Card:
         )
         return (
             "## Use\n\n```\npip install groundup\ngroundup verify .     # hashes, golden answers and proofs, on this machine\n"
-            f"groundup serve .      # POST /predict, /v2/models/{self.name}/infer, /metrics; a page to try it at /\n```\n\n{inputs}\n\n{outputs}"
+            f"groundup serve .      # POST /predict, /v2/models/{self.name}/infer, /metrics; try it at /\n```\n\n{inputs}\n\n{outputs}"
         )
 
     def _data(self) -> str:
@@ -138,8 +139,8 @@ class Card:
         verdict = "Compression **paid**" if self.compression["paid"] else "Compression **did not pay**"
         head = ["scheme", "bytes", "p50 / p99 in ms", "outcome"]
         return (
-            f"## Compression\n\n{verdict}: {plain(self.compression['reason'])}.\n\nMeasured on {plain(self.environment.get('processor', ''))}, "
-            f"one thread, candidates taking turns.\n\n{table(head, rows)}"
+            f"## Compression\n\n{verdict}: {plain(self.compression['reason'])}.\n\n"
+            f"Measured on {plain(self.environment.get('processor', ''))}, one thread, candidates taking turns.\n\n{table(head, rows)}"
         )
 
     def _limits(self) -> str:
@@ -155,12 +156,16 @@ class Card:
     def _proofs(self) -> str:
         passed = sum(p.passed for p in self.proofs)
         rows = [
-            [f"{p.link} {LINKS[p.link]}", p.claim, p.reference, f"{p.quantity} {p.measured:.3g} {'≥' if p.at_least else '≤'} {p.tolerance:.3g}",
+            [f"{p.link} {LINKS[p.link]}", p.claim, p.reference, _measured(p),
              f"{p.samples:,}" if p.samples else "–", "passed" if p.passed else "FAILED"]
             for p in sorted(self.proofs, key=lambda p: p.link)
         ]  # fmt: skip
         head = ["link", "claim", "against", "measured", "samples", ""]
         return f"## Proofs\n\n{passed} of {len(self.proofs)} passed.\n\n{table(head, rows)}"
+
+
+def _measured(p: Proof) -> str:
+    return f"{p.quantity} {p.measured:.3g} {'≥' if p.at_least else '≤'} {p.tolerance:.3g}"
 
 
 _SLICE = (("value", "measured"), ("low", "low"), ("high", "high"))
@@ -175,9 +180,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def plain(value: Any) -> str:
     """Text from outside (column names, categories) without the characters that Markdown and HTML act on, on one line."""
     text = " ".join(str(value).split())
-    for character in "\\`*_[]<>|":
-        text = text.replace(character, f"\\{character}" if character not in "<>" else {"<": "&lt;", ">": "&gt;"}[character])
-    return text
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
 
 def number(value: float | None) -> str:

@@ -1,38 +1,47 @@
 """The bundle: a folder of plain files that leaves training and enters serving, checked before anything is loaded.
 
-    bundle.json          this manifest: name, version, task, signature, hashes of every other file
+    bundle.json          this manifest: name, version, task, signature, hashes of every other file, and a seal of itself
     model.onnx           raw record in, answer out
     proofs.json          what was measured, with tolerances
     golden.npz           inputs and answers for the self-test
     profile.json         what the training inputs looked like
     README.md            the model card
 
-Nothing in a bundle is pickled.  :meth:`Bundle.open` refuses a folder whose files differ from the manifest by one
-byte, whose paths leave the folder, that holds links or files nobody listed, or whose format is newer than this code.
-:meth:`Bundle.read` returns the very bytes that were hashed, so a file swapped after the check is noticed.
+Nothing in a bundle is pickled.  :meth:`Bundle.open` refuses a folder in which one byte differs, whose paths leave the
+folder, that holds links or files nobody listed, or whose format is newer than this code.  :meth:`Bundle.read` returns
+the very bytes that were hashed, so a file swapped after the check is noticed.
+
+Hashes and seal tell damage and carelessness.  They are no signature: who can write the folder can seal it again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
-import stat
+import re
+import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from groundup.bundle.files import sha256, whole_directory, write_json
+from groundup.bundle.entries import MANIFEST, plain_file, safe_name, walk
+from groundup.bundle.files import sha256, to_json, whole_directory, write_bytes
 from groundup.bundle.proof import Proof
 from groundup.bundle.signature import Signature
 from groundup.errors import BundleError
 
 FORMAT = 1
-MANIFEST = "bundle.json"
 _MAX_MANIFEST = 16 << 20
+_CHUNK = 1 << 20
+_DAMAGED = "the bundle is damaged, copy it again"
+_TEXTS = ("name", "version", "task", "graph", "created", "data_hash", "code_hash")
+_TABLES = ("metrics", "compression", "environment", "serve", "monitor")
 
 
 @dataclass(frozen=True)
@@ -68,47 +77,45 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
-        """Open and verify the bundle in the folder ``path``.
+        """Open and verify the bundle in the folder ``path``, in constant memory.  ``path`` itself may be a link: it is the caller's.
 
         Raises:
             BundleError: not a bundle, damaged, foreign files, unsafe paths, or a newer format.
         """
         folder = Path(path)
-        manifest = _read_manifest(folder)
-        bundle = cls._from_manifest(folder, manifest)
-        present = _walk(folder)
+        bundle = cls._from_manifest(folder, *_read_manifest(folder))
+        present = walk(folder)
         listed = set(bundle.files)
         if missing := sorted(listed - present):
             raise BundleError(f"{folder}: the bundle lacks {', '.join(missing)}; copy it again from where it was made")
         if foreign := sorted(present - listed - {MANIFEST}):
             raise BundleError(f"{folder}: {', '.join(foreign)} is not listed in {MANIFEST}; a bundle holds nothing unlisted, remove it")
         for name in bundle.files:
-            bundle.read(name)
+            bundle.verify(name)
         if (version := content_version(bundle.files)) != bundle.version:
             raise BundleError(f"{folder}: {MANIFEST} says version {bundle.version}, its files make {version}; it was edited by hand")
         return bundle
 
     @classmethod
-    def _from_manifest(cls, folder: Path, manifest: dict[str, Any]) -> Bundle:
+    def _from_manifest(cls, folder: Path, manifest: dict[str, Any], raw: bytes) -> Bundle:
         made_for = manifest.get("format")
-        if not isinstance(made_for, int):
+        if type(made_for) is not int or made_for < 1:
             raise BundleError(f"{folder / MANIFEST}: expected a whole number under 'format', got {made_for!r}; this is no groundup bundle")
         if made_for > FORMAT:
             raise BundleError(f"{folder}: bundle format {made_for} is newer than this groundup reads ({FORMAT}); upgrade groundup")
+        _expect_sealed(folder, manifest, raw)
+        known = {k: manifest[k] for k in (*_TEXTS, *_TABLES) if k in manifest}
+        for key, value in known.items():
+            if not isinstance(value, str if key in _TEXTS else dict):
+                raise BundleError(
+                    f"{folder / MANIFEST}: {key!r} is a {type(value).__name__}; the manifest is damaged, copy the bundle again"
+                )
         try:
-            files = {_safe(folder, name): dict(entry) for name, entry in manifest["files"].items()}
-            bundle = cls(
-                path=folder,
-                files=files,
-                signature=Signature.from_dict(manifest["signature"]),
-                **{k: manifest[k] for k in ("name", "version", "task", "graph")},
-                **{
-                    k: manifest[k]
-                    for k in ("created", "data_hash", "code_hash", "metrics", "compression", "environment", "serve", "monitor")
-                    if k in manifest
-                },
-            )
-        except (KeyError, TypeError, AttributeError) as e:
+            files = {safe_name(folder, name): _entry(folder, name, entry) for name, entry in manifest["files"].items()}
+            bundle = cls(path=folder, files=files, signature=Signature.from_dict(manifest["signature"]), **known)
+        except BundleError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as e:
             raise BundleError(f"{folder / MANIFEST}: damaged manifest: {type(e).__name__} {e}; copy the bundle again") from e
         if bundle.graph not in files:
             raise BundleError(f"{folder / MANIFEST}: the graph {bundle.graph!r} is not among its files")
@@ -120,32 +127,47 @@ class Bundle:
         Raises:
             BundleError: not listed, a link, or not the bytes that the manifest promises.
         """
+        with self._listed(name) as (f, entry):
+            data = f.read(entry["bytes"])
+            self._expect_hash(name, entry, hashlib.sha256(data), more=f.read(1))
+        return data
+
+    def verify(self, name: str) -> None:
+        """As :meth:`read`, without keeping the bytes."""
+        with self._listed(name) as (f, entry):
+            digest = hashlib.sha256()
+            left = entry["bytes"]
+            while left > 0 and (chunk := f.read(min(left, _CHUNK))):
+                digest.update(chunk)
+                left -= len(chunk)
+            self._expect_hash(name, entry, digest, more=f.read(1))
+
+    @contextmanager
+    def _listed(self, name: str) -> Iterator[tuple[BinaryIO, Mapping[str, Any]]]:
+        """A listed file, opened, if it is a plain file of the promised size."""
         entry = self.files.get(name)
         if entry is None:
             raise BundleError(f"{self.path}: no file {name!r} in this bundle; it has {', '.join(sorted(self.files))}")
-        try:
-            fd = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError as e:
-            raise BundleError(f"{self.path / name}: cannot be opened ({e.strerror}); links are refused in bundles") from e
-        with os.fdopen(fd, "rb") as f:
-            info = os.fstat(f.fileno())
-            if not stat.S_ISREG(info.st_mode) or info.st_size != entry["bytes"]:
-                raise BundleError(
-                    f"{self.path / name}: expected {entry['bytes']} bytes, got {info.st_size}; the bundle is damaged, copy it again"
-                )
-            data = f.read()
-        found = hashlib.sha256(data).hexdigest()
-        if found != entry["sha256"]:
-            raise BundleError(
-                f"{self.path / name}: SHA-256 is {found[:16]}…, expected {entry['sha256'][:16]}…; the bundle is damaged, copy it again"
-            )
-        return data
+        with plain_file(self.path / name) as f:
+            if (size := os.fstat(f.fileno()).st_size) != entry["bytes"]:
+                raise BundleError(f"{self.path / name}: expected {entry['bytes']} bytes, got {size}; {_DAMAGED}")
+            yield f, entry
+
+    def _expect_hash(self, name: str, entry: Mapping[str, Any], digest: Any, more: bytes) -> None:
+        if more or digest.hexdigest() != entry["sha256"]:
+            found = "more bytes than it had" if more else f"SHA-256 {digest.hexdigest()[:16]}…"
+            raise BundleError(f"{self.path / name}: {found}, expected {entry['sha256'][:16]}…; {_DAMAGED}")
 
     def proofs(self) -> list[Proof]:
         """The proofs that were made while the bundle was."""
         if "proofs.json" not in self.files:
             return []
-        return [Proof.from_dict(p) for p in json.loads(self.read("proofs.json"))]
+        try:
+            return [Proof.from_dict(p) for p in json.loads(self.read("proofs.json"))]
+        except (TypeError, KeyError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as e:
+            raise BundleError(
+                f"{self.path / 'proofs.json'}: not the proofs that groundup writes ({type(e).__name__}: {e}); {_DAMAGED}"
+            ) from e
 
     @property
     def size(self) -> int:
@@ -171,18 +193,27 @@ def write_bundle(
     graph: str = "model.onnx",
     **fields: Any,
 ) -> Bundle:
-    """Write a bundle folder whole or not at all, and open it.
+    """Write a bundle folder whole or not at all, verified before it takes its name.
 
     Args:
         sources: relative POSIX path in the bundle -> the file to copy, or its bytes.
         fields: the further attributes of :class:`Bundle` (metrics, compression, environment, ...).
+
+    Raises:
+        BundleError: the graph is not among the sources, a path leaves the folder; a bundle that stood at ``path`` still does.
+        StorageError: the folder cannot be written.
     """
+    if unknown := sorted(fields.keys() - {f.name for f in dataclasses.fields(Bundle)}):
+        raise TypeError(f"a bundle has no field {unknown[0]!r}")
     with whole_directory(path) as folder:
         files: dict[str, dict[str, Any]] = {}
         for relative, source in sources.items():
-            target = folder / _safe(path, relative)
+            target = folder / safe_name(path, relative)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source if isinstance(source, bytes) else source.read_bytes())
+            if isinstance(source, bytes):
+                target.write_bytes(source)
+            else:
+                shutil.copyfile(source, target)
             files[relative] = {"sha256": sha256(target), "bytes": target.stat().st_size}
         manifest = {
             "format": FORMAT,
@@ -195,60 +226,54 @@ def write_bundle(
             "files": files,
             **fields,
         }
-        write_json(folder / MANIFEST, manifest)
-    return Bundle.open(path)
+        write_bytes(folder / MANIFEST, _sealed(manifest))
+        bundle = Bundle.open(folder)
+    return dataclasses.replace(bundle, path=path)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _sealed(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest's file: its JSON, with the hash of that JSON as the last key."""
+    return to_json({**manifest, "seal": hashlib.sha256(to_json(manifest)).hexdigest()})
+
+
+def _expect_sealed(folder: Path, manifest: Mapping[str, Any], raw: bytes) -> None:
+    """Refuse a manifest that is not, byte for byte, what was written."""
+    content = {k: v for k, v in manifest.items() if k != "seal"}
+    try:
+        same = raw == _sealed(content)
+    except (ValueError, RecursionError):  # NaN, lone surrogates: never written by groundup
+        same = False
+    if not same:
+        raise BundleError(
+            f"{folder / MANIFEST}: differs from what was sealed: damaged, or edited by hand; package it again or copy it again"
+        )
+
+
+def _entry(folder: Path, name: str, entry: Any) -> dict[str, Any]:
+    size, digest = entry["bytes"], entry["sha256"]
+    if type(size) is not int or size < 0 or not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise BundleError(f"{folder / MANIFEST}: {name!r} needs its size in bytes and its SHA-256, got {entry!r}")
+    return {"sha256": digest, "bytes": size}
+
+
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """The manifest and the bytes that it was read from."""
     if folder.is_file():
         kind = "a zip archive" if zipfile.is_zipfile(folder) else "a file"
         raise BundleError(f"{folder} is {kind}; a bundle is a folder with {MANIFEST} in it, and archives or pickles are never loaded")
     if not folder.is_dir():
         raise BundleError(f"no bundle at {folder}: expected a folder with {MANIFEST} in it; `groundup run` writes one")
     path = folder / MANIFEST
-    if path.is_symlink() or not path.is_file():
+    if not os.path.lexists(path):
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}; give the folder that `groundup run` names in its last lines")
-    if path.stat().st_size > _MAX_MANIFEST:
-        raise BundleError(f"{path}: {path.stat().st_size} bytes is too large for a manifest (at most {_MAX_MANIFEST})")
+    with plain_file(path) as f:
+        raw = f.read(_MAX_MANIFEST + 1)
+    if len(raw) > _MAX_MANIFEST:
+        raise BundleError(f"{path}: too large for a manifest (at most {_MAX_MANIFEST} bytes); this is no groundup bundle")
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(raw)
     except (ValueError, RecursionError) as e:
-        raise BundleError(f"{path}: not JSON ({e}); the bundle is damaged, copy it again") from e
+        raise BundleError(f"{path}: not JSON ({e}); {_DAMAGED}") from e
     if not isinstance(manifest, dict):
         raise BundleError(f"{path}: expected an object, got {type(manifest).__name__}; this is no groundup bundle")
-    return manifest
-
-
-def _safe(folder: Path, name: str) -> str:
-    """``name`` if it stays inside the folder, else an error."""
-    parts = PurePosixPath(name).parts
-    if (
-        not parts
-        or name.startswith("/")
-        or "\\" in name
-        or "\0" in name
-        or any(p in {"..", "."} for p in parts)
-        or str(PurePosixPath(name)) != name
-    ):
-        raise BundleError(f"{folder / MANIFEST}: the path {name!r} leaves the bundle's folder; refused")
-    if name == MANIFEST:
-        raise BundleError(f"{folder / MANIFEST}: a manifest does not list itself")
-    return name
-
-
-def _walk(folder: Path) -> set[str]:
-    found = set()
-    for root, directories, names in os.walk(folder):
-        for entry in directories + names:
-            path = Path(root, entry)
-            if path.is_symlink():
-                raise BundleError(f"{path} is a symbolic link; links are refused in bundles")
-        for entry in names:
-            path = Path(root, entry)
-            info = path.stat(follow_symlinks=False)
-            if not stat.S_ISREG(info.st_mode):
-                raise BundleError(f"{path} is not a plain file; refused")
-            if info.st_nlink > 1:
-                raise BundleError(f"{path} is a hard link to a file elsewhere ({info.st_nlink} names); refused, copy the bundle instead")
-            found.add(path.relative_to(folder).as_posix())
-    return found
+    return manifest, raw

@@ -14,4 +14,17 @@ from groundup.catalogue.signature import FILLED, REQUIRED, Parameter
 from groundup.catalogue.size import Size
 from groundup.catalogue.table import Description, describe, table
 
-__all__ = ["FILLED", "REQUIRED", "Description", "Entry", "Model", "Parameter", "Resolved", "Size", "describe", "entries", "resolve", "table"]
+__all__ = [
+    "FILLED",
+    "REQUIRED",
+    "Description",
+    "Entry",
+    "Model",
+    "Parameter",
+    "Resolved",
+    "Size",
+    "describe",
+    "entries",
+    "resolve",
+    "table",
+]

@@ -23,8 +23,8 @@ _roots: list[str] = []  # the recipe folders that were put on sys.path, the newe
 _seen: dict[str, str] = {}  # user module -> hash of its source when it was imported
 
 
-def import_name(name: str, root: Path) -> Any:
-    """The object that ``package.module:Name`` names.
+def import_name(name: str, root: Path, key: str = "model.class") -> Any:
+    """The object that ``package.module:Name`` names; ``key`` is the recipe's key that messages speak of.
 
     A module beside the recipe that changed since it was imported is imported again (notebooks), and so is one of
     the same name from another recipe's folder.
@@ -34,22 +34,22 @@ def import_name(name: str, root: Path) -> Any:
         ModelError: the module exists and fails while it is imported.
     """
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
-        raise RecipeError(f"model.class: expected package.module:Name, got {name!r}; for example sklearn.svm:SVC or my_module:MyNet")
+        raise RecipeError(f"{key}: expected package.module:Name, got {name!r}; for example sklearn.svm:SVC or my_module:MyNet")
     module_name, _, attribute = name.partition(":")
-    module = _import(module_name, root.resolve())
+    module = _import(module_name, root.resolve(), key)
     try:
         return getattr(module, attribute)
     except AttributeError:
         public = [n for n in dir(module) if not n.startswith("_")]
-        raise RecipeError(f"model.class: module {module_name} has no {attribute!r}{nearest(attribute, public)}") from None
+        raise RecipeError(f"{key}: module {module_name} has no {attribute!r}{nearest(attribute, public)}") from None
 
 
-def _import(module_name: str, root: Path) -> Any:
+def _import(module_name: str, root: Path, key: str) -> Any:
     top = module_name.partition(".")[0]
     beside = _file(root, top)
     if beside is not None:
         if top in sys.stdlib_module_names:
-            raise RecipeError(f"model.class: {beside} has the name of a module of Python's standard library; rename the file")
+            raise RecipeError(f"{key}: {beside} has the name of a module of Python's standard library; rename the file")
         _put_on_path(root)
         _forget_stale(root)
     try:
@@ -59,7 +59,7 @@ def _import(module_name: str, root: Path) -> Any:
         if module_name == missing or module_name.startswith(missing + "."):
             known = [p.stem for p in root.glob("*.py")]
             raise RecipeError(
-                f"model.class: no module {missing!r}, neither installed nor in {root}{nearest(missing, known) if known else ''}"
+                f"{key}: no module {missing!r}, neither installed nor in {root}{nearest(missing, known) if known else ''}"
                 f" (an installed library is imported by its module's name: scikit-learn is sklearn)"
             ) from None
         raise ModelError(f"{module_name} needs the module {missing!r}, which is not installed; install what brings it") from e
@@ -67,15 +67,19 @@ def _import(module_name: str, root: Path) -> Any:
         raise ModelError(f"importing {module_name} failed: {type(e).__name__}: {e}") from e
     loaded = getattr(module, "__file__", None)
     if beside is not None and loaded is not None and not Path(loaded).resolve().is_relative_to(root):
-        raise RecipeError(f"model.class: {beside} is hidden by the installed module {loaded}; rename the file")
+        raise RecipeError(f"{key}: {beside} is hidden by the installed module {loaded}; rename the file")
     for each in _under(root):
         _seen.setdefault(each, _digest(Path(sys.modules[each].__file__ or "")))
     return module
 
 
 def _file(root: Path, module_name: str) -> Path | None:
+    """Where a module of this name would be in the recipe's folder."""
     base = root.joinpath(*module_name.split("."))
-    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), base if base.is_dir() and any(base.glob("*.py")) else None)
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return base if base.is_dir() and any(base.glob("*.py")) else None  # a package without __init__.py
 
 
 def _put_on_path(root: Path) -> None:
@@ -96,11 +100,8 @@ def _forget_stale(root: Path) -> None:
     When one module of the folder changed, all of them go: another may have imported names from it.
     """
     inside = _under(root)
-    if any(_seen.get(name) not in (None, _digest(Path(sys.modules[name].__file__ or ""))) for name in inside):
-        drop = set(inside)
-    else:
-        drop = set()
-    drop |= {name for name in _seen if name in sys.modules and name not in inside}
+    changed = any(_seen.get(name) not in (None, _digest(Path(sys.modules[name].__file__ or ""))) for name in inside)
+    drop = {name for name in _seen if name in sys.modules and name not in inside} | set(inside if changed else ())
     for name in drop:
         sys.modules.pop(name, None)
         _seen.pop(name, None)
@@ -144,6 +145,19 @@ def source_hash(obj: Any, root: Path) -> str:
         digest.update(f"{library}=={importlib.metadata.version(library)}\n".encode())
     digest.update(_digest(Path(inspect.getsourcefile(obj) or file)).encode())
     return digest.hexdigest()
+
+
+def module_hash(name: str, root: Path) -> str:
+    """As :func:`source_hash`, from ``package.module:Name`` alone, without importing anything: cheap enough for every cache key."""
+    module_name, root = name.partition(":")[0], root.resolve()
+    digest = hashlib.sha256(name.encode())
+    beside = _file(root, module_name)
+    if beside is not None and beside.is_file():
+        for path in sorted(_imports(beside, root, set())):
+            digest.update(f"{path.relative_to(root).as_posix()}\0{_digest(path)}\n".encode())
+    for library in importlib.metadata.packages_distributions().get(module_name.partition(".")[0], []):
+        digest.update(f"{library}=={importlib.metadata.version(library)}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _imports(path: Path, root: Path, seen: set[Path]) -> set[Path]:

@@ -55,8 +55,9 @@ class Resolved:
         for p in self.parameters:
             if p.filled:
                 given[p.name] = facts[p.name]
-                if p.name in self.params and self.params[p.name] not in (facts[p.name], list(feature_shape)):
-                    raise ModelError(f"{self.name}: {p.name} is {self.params[p.name]} in the recipe, but the data makes it {facts[p.name]}; leave it out")
+                ours = self.params.get(p.name, facts[p.name])
+                if ours not in (facts[p.name], list(feature_shape)):
+                    raise ModelError(f"{self.name}: {p.name} is {ours} in the recipe, but the data makes it {facts[p.name]}; leave it out")
             elif p.name not in self.params and p.default is not REQUIRED:
                 given[p.name] = p.default
             elif p.name not in self.params:
@@ -93,7 +94,7 @@ class Resolved:
             return estimator.set_params(**dict.fromkeys(open_seeds, seed)) if open_seeds else estimator
         import torch
 
-        with torch.random.fork_rng(devices=[]), torch.device(device):
+        with torch.random.fork_rng(devices=[]), torch.device(device), _undrawn():
             torch.manual_seed(seed)
             network = self._call(given)
         if not isinstance(network, torch.nn.Module):
@@ -121,8 +122,24 @@ class Resolved:
         return measure(self, feature_shape, n_outputs)
 
     def source_hash(self) -> str:
-        """Hash of the code that defines the model: a cache key that changes when its source, or what it imports from the recipe's folder, does."""
+        """Hash of the code that defines the model, with what it imports from the recipe's folder: a key for caches."""
         return source_hash(self.cls, self.root)
+
+
+def _undrawn() -> Any:
+    """Skip drawing random numbers into tensors of the meta device, which have no memory (PyTorch imports its compiler for it)."""
+    from torch.overrides import TorchFunctionMode
+
+    class Undrawn(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(func, "__name__", "") in _DRAWING and args and args[0].is_meta:
+                return args[0]
+            return func(*args, **(kwargs or {}))
+
+    return Undrawn()
+
+
+_DRAWING = {"normal_", "uniform_", "bernoulli_", "exponential_", "log_normal_", "cauchy_", "geometric_", "random_"}
 
 
 def resolve(model: Model, root: Path) -> Resolved:

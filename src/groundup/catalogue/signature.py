@@ -119,8 +119,9 @@ def problems(given: Mapping[str, Any], known: Iterable[Parameter], name: str, *,
 def nearest(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'width'?``, or all that is known where nothing is near."""
     known = sorted(known)
-    if close := difflib.get_close_matches(word, known, n=1, cutoff=0.6):
-        return f"; did you mean {close[0]!r}?"
+    if close := difflib.get_close_matches(word, known, n=3, cutoff=0.6):
+        best = next((k for k in close if sorted(k.lower()) == sorted(word.lower())), close[0])  # swapped letters: SCV is SVC, not SVR
+        return f"; did you mean {best!r}?"
     shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
     return f"; known: {shown}" if known else "; it takes none"
 
@@ -163,11 +164,10 @@ def from_source(cls: ast.ClassDef) -> tuple[Parameter, ...]:
     """The constructor parameters of a class of ours, from its source."""
     init = next(n for n in cls.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
     docs = arguments(ast.get_docstring(cls) or "")
-    positional = init.args.args[1:]
-    missing: list[ast.expr | None] = [None] * (len(positional) - len(init.args.defaults))
-    pairs = [*zip(positional, missing + list(init.args.defaults), strict=True), *zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)]
+    positional, keywords = init.args.args[1:], init.args.kwonlyargs
+    defaults = [None] * (len(positional) - len(init.args.defaults)) + init.args.defaults + init.args.kw_defaults
     found = []
-    for argument, default in pairs:
+    for argument, default in zip(positional + keywords, defaults, strict=True):
         annotation = ast.unparse(argument.annotation) if argument.annotation else ""
         found.append(
             Parameter(
@@ -186,8 +186,8 @@ def from_callable(cls: Callable[..., Any]) -> tuple[tuple[Parameter, ...], bool]
     signature = inspect.signature(cls)
     hints: dict[str, Any] = {}
     with contextlib.suppress(NameError, TypeError, AttributeError):  # an annotation that cannot be evaluated checks nothing
-        hints = typing.get_type_hints(cls.__init__ if isinstance(cls, type) else cls, include_extras=True)
-    docs = arguments((inspect.getdoc(cls) or "") + ("" if not isinstance(cls, type) else ""))
+        hints = typing.get_type_hints(inspect.getattr_static(cls, "__init__") if isinstance(cls, type) else cls, include_extras=True)
+    docs = arguments(inspect.getdoc(cls) or "")
     found, more = [], False
     for p in signature.parameters.values():
         if p.kind is p.VAR_KEYWORD:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from groundup.catalogue.resolve import Resolved
 
 
+_RUN_UP_TO = 256 * 2**20
+"""Bytes of weights up to which two examples are pushed through for real, and not on the meta device alone."""
+
+
 @dataclass(frozen=True)
 class Size:
     """Counts of one model for one shape of features; None for an estimator, whose size the data decides.
@@ -46,10 +50,14 @@ def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int) ->
     from torch.utils.flop_counter import FlopCounterMode
 
     network = resolved.build(feature_shape, n_outputs, seed=0, device="meta")
-    two = torch.empty(2, *feature_shape, device="meta")
+    weights = sum(t.numel() * t.element_size() for t in [*network.parameters(), *network.buffers()])
+    device = "meta"
+    if weights <= _RUN_UP_TO:  # running it for real is quick then, and tries what shapes alone cannot
+        device, network = "cpu", resolved.build(feature_shape, n_outputs, seed=0)
+    two = torch.zeros(2, *feature_shape, device=device)
     written = _written_bytes()
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as flops, written:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device), FlopCounterMode(display=False) as flops, written:
             scores = network.train()(two)
     except Exception as e:  # a user's forward may fail in any way
         raise ModelError(
@@ -59,14 +67,16 @@ def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int) ->
         got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ModelError(
             f"{resolved.name}: forward gave {got} for 2 examples, expected a tensor of shape (2, {n_outputs}): one row an example,"
-            f" {'one score a class (logits)' if n_outputs > 1 else 'one value'}; name a constructor parameter n_outputs to be told the number"
+            f" {'one score a class (logits)' if n_outputs > 1 else 'one value'}; a constructor parameter n_outputs is told the number"
         )
     parameters = list(network.parameters())
     if not any(p.requires_grad for p in parameters):
-        raise ModelError(f"{resolved.name}: it has no trainable parameter; register its weights as torch.nn.Parameter or torch.nn.Module attributes")
+        raise ModelError(
+            f"{resolved.name}: it has no trainable parameter; make its weights torch.nn.Parameter or torch.nn.Module attributes"
+        )
     return Size(
         parameters=sum(p.numel() for p in parameters if p.requires_grad),
-        weights=sum(t.numel() * t.element_size() for t in [*parameters, *network.buffers()]),
+        weights=weights,
         macs=flops.get_total_flops() // 2 // 2,  # two examples, two operations a MAC
         activations=math.ceil(written.bytes / 2),
     )
@@ -78,7 +88,7 @@ def _written_bytes() -> Any:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    class Written(TorchDispatchMode):
+    class Written(TorchDispatchMode):  # type: ignore[no-untyped-call]
         bytes = 0
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -87,7 +97,7 @@ def _written_bytes() -> Any:
                 self.bytes += sum(t.numel() * t.element_size() for t in tree_leaves(out) if isinstance(t, torch.Tensor))
             return out
 
-    return Written()
+    return Written()  # type: ignore[no-untyped-call]
 
 
 def _check_estimator(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int) -> None:

@@ -142,9 +142,10 @@ def describe(candidate: Candidate, fp32: Candidate) -> str:
 
 
 def _kept(candidate: Candidate) -> str:
-    worst = [
-        f"{name} {'falls short' if d.value > 0 else 'does not suffer'} ({d.value:+.4f} worse on {split}, {d.allowed:.4g} allowed)"
-        for split, named in candidate.degradation.items()
-        for name, d in named.items()
-    ]
-    return ", ".join(worst) or "no metric was to be kept"
+    """How each metric of the goals changed, the sign turned so that minus is worse."""
+    changes: dict[str, list[str]] = {}
+    for split, named in candidate.degradation.items():
+        for name, d in named.items():
+            changes.setdefault(name, []).append(f"{0.0 - d.value:+.4f} on {split}")
+    allowed = {name: d.allowed for named in candidate.degradation.values() for name, d in named.items()}
+    return ", ".join(f"{name} {' and '.join(parts)} (a loss of {allowed[name]:.4g} is allowed)" for name, parts in changes.items())

@@ -24,5 +24,9 @@ def tensor(column: Any, kind: str) -> NDArray[Any]:
     if kind == "datetime":
         micros = column.cast(pa.timestamp("us")).cast(pa.int64())
         return np.asarray(pc.fill_null(micros, MISSING_DATETIME).to_numpy(zero_copy_only=False), dtype=np.int64)
-    numbers = column.cast(pa.float64(), safe=False) if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) else column.cast(pa.int8()).cast(pa.float64())
+    numbers = (
+        column.cast(pa.float64(), safe=False)
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        else column.cast(pa.int8()).cast(pa.float64())
+    )
     return np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)  # Arrow writes null as NaN

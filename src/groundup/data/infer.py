@@ -18,7 +18,7 @@ EXACT = 2**53  # beyond it float64 skips integers
 
 
 def infer(
-    con: Any, spill: Spill, where: str, *, target: str | None, classification: bool, dropped: set[str], keys: set[str] = frozenset()
+    con: Any, spill: Spill, where: str, *, target: str | None, classification: bool, dropped: set[str], keys: set[str]
 ) -> tuple[Schema, dict[str, str]]:
     """A schema that the spilled data keeps, and column -> why it is no feature.
 
@@ -49,7 +49,8 @@ def infer(
         elif kind == "integer":
             if max(abs(low), abs(high)) > EXACT and name not in dropped:
                 raise DataError(
-                    f"column {name!r} of {where} holds integers beyond 2^53 (such as {max(high, -low)}), which a float64 cannot tell apart; "
+                    f"column {name!r} of {where} holds integers beyond 2^53 "
+                    f"(such as {max(high, -low)}), which a float64 cannot tell apart; "
                     f"if it is an identifier, put it under data.drop, else cast it to text in the data to make it a category"
                 )
             if _counts_rows(con, spill, name, known, low, high) and name not in keys:
@@ -99,10 +100,15 @@ def _category(con: Any, spill: Spill, name: str, known: int, different: int, nul
 def _target(con: Any, spill: Spill, name: str, kind: Kind, classification: bool, different: int, where: str) -> Column:
     if not classification:
         if kind not in ("number", "integer"):
-            raise DataError(f"column {name!r} of {where} holds {kind} values, and a regression predicts numbers; is the task a classification?")
+            raise DataError(
+                f"column {name!r} of {where} holds {kind} values, and a regression predicts numbers; is the task a classification?"
+            )
         return Column(kind=kind)
     if different > 2 * MAX_CLASSES:
-        raise DataError(f"column {name!r} of {where} has about {different} different values; for a classification at most {MAX_CLASSES} (is the task a regression?)")
+        raise DataError(
+            f"column {name!r} of {where} has about {different} different values; "
+            f"a classification takes at most {MAX_CLASSES} (is the task a regression?)"
+        )
     found = values(con, spill, name, MAX_CLASSES)
     if len(found) < 2:
         only = f"only {found[0]!r}" if found else "no value at all"
@@ -127,7 +133,7 @@ def _counts_rows(con: Any, spill: Spill, name: str, known: int, low: int, high: 
     return bool(con.execute(f"SELECT count(DISTINCT {c}) = {known} FROM {_from(spill)}").fetchone()[0])
 
 
-def _widened(low: float | None, high: float | None, *, whole: bool) -> dict[str, float]:
+def _widened(low: float | None, high: float | None, *, whole: bool) -> dict[str, Any]:
     """Limits half a range beyond what was seen, never below zero where nothing was; three digits."""
     if low is None or high is None:
         return {}
@@ -148,5 +154,3 @@ def _outward(value: float, rounding: Any) -> float:
     if not -300 < digits < 300:
         return value
     return float(rounding(value * 10.0**digits) / 10.0**digits) if digits >= 0 else float(rounding(value / 10.0**-digits) * 10.0**-digits)
-
-

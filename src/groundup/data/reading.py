@@ -30,6 +30,7 @@ class Spill(NamedTuple):
         kinds: column -> kind, in the source's order.
         ignored: column -> why it was not read.
         structural: lines of the source that were no rows.
+        present: every column of the source.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Spill(NamedTuple):
     ignored: dict[str, str]
     structural: list[BadRow]
     n_rows: int
+    present: list[str]
 
 
 def connect(work: Path) -> Any:
@@ -49,46 +51,53 @@ def connect(work: Path) -> Any:
     return con
 
 
-def spill(source: TableSource, con: Any, out: Path, *, kinds: dict[str, Kind] | None, limit: int | None) -> Spill:
+def spill(source: TableSource, con: Any, out: Path, *, kinds: dict[str, Kind] | None, forced: dict[str, Kind], limit: int | None) -> Spill:
     """Read the whole source into ``out``.
 
     Args:
         kinds: declared by a schema; guessed where None.
+        forced: kinds that go before declared and guessed ones (class labels are read as the text that stands there).
         limit: only the first so many rows.
 
     Raises:
         DataError: it cannot be read, has no rows, or has columns of no use.
     """
-    declared = {name: _SQL[kind] for name, kind in kinds.items()} if kinds and source.loose else None
     with explaining(source.where):
         types = describe(con, source.relation(con))
-    if kinds is not None:
-        declared = {n: t for n, t in (declared or {}).items() if n in types} or None
+    present = [name for name in types if name != ROW]
     guessed, ignored = (kinds, {}) if kinds is not None else guess(con, source, types, SAMPLE)
-    usable = {name: kind for name, kind in guessed.items() if name in types}
+    usable = {name: forced.get(name, kind) for name, kind in guessed.items() if name in present}
+    wanted = {name: _SQL[usable[name]] if kinds is not None or name in forced else types[name] for name in usable}
+    structural: list[BadRow] = []
     try:
-        relation = source.relation(con, declared or ({n: types[n] for n in types} if source.loose else None))
+        relation = source.relation(con, wanted if source.loose else None)
         n = _copy(con, relation, describe(con, relation), usable, out, limit)
-        structural: list[BadRow] = []
     except _duckdb_errors():
         if not source.loose:
             with explaining(source.where):
                 raise
-        n, usable, structural = _forgiving(source, con, kinds, usable, types, out, limit)
+        n, usable, structural = _forgiving(source, con, kinds, forced, usable, types, out, limit)
     if n == 0:
         raise DataError(f"{source.where} has column names but no rows; expected at least one row")
-    return Spill(out, usable, ignored, structural, n)
+    return Spill(out, usable, ignored, structural, n, present)
 
 
 def _forgiving(
-    source: TableSource, con: Any, kinds: dict[str, Kind] | None, usable: dict[str, Kind], types: dict[str, str], out: Path, limit: int | None
+    source: TableSource,
+    con: Any,
+    kinds: dict[str, Kind] | None,
+    forced: dict[str, Kind],
+    usable: dict[str, Kind],
+    types: dict[str, str],
+    out: Path,
+    limit: int | None,
 ) -> tuple[int, dict[str, Kind], list[BadRow]]:
     """The second reading, everything as text: what does not read as its column's kind is noted beside the row."""
     as_text = {name: "VARCHAR" for name in types}
     with explaining(source.where):
         if kinds is None:
             again, _ = guess(con, source, as_text, None)
-            usable = {name: again[name] for name in usable}
+            usable = {name: forced.get(name, again[name]) for name in usable}
         relation = source.relation(con, as_text)
         n = _copy(con, relation, as_text, usable, out, limit)
         return n, usable, source.structural_errors(con)

@@ -1,9 +1,9 @@
 """The schema: what each column is and may hold.  Inferred once, written beside the recipe as YAML, edited by hand, enforced from then on.
 
-    columns:
-      age: {kind: number, nullable: true, min: 0, max: 120}
-      embarked: {kind: category, nullable: true, categories: [C, Q, S]}
-      ticket: {kind: text, feature: false}  # 681 different values in 891 rows
+columns:
+  age: {kind: number, nullable: true, min: 0, max: 120}
+  embarked: {kind: category, nullable: true, categories: [C, Q, S]}
+  ticket: {kind: text, feature: false}  # 681 different values in 891 rows
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def write(path: Path, schema: Schema, identity: str, remarks: dict[str, str]) ->
     lines = [_HEAD.rstrip(), f"source: {_scalar(schema.source)}", "columns:"]
     for name, column in schema.columns.items():
         told = column.model_dump(exclude_defaults=True)
+        if column.kind == "integer":
+            told |= {key: int(told[key]) for key in ("min", "max") if key in told and float(told[key]).is_integer()}
         inside = ", ".join(f"{key}: {_inline(value)}" for key, value in told.items())
         remark = f"  # {' '.join(remarks[name].split())}" if name in remarks else ""
         lines.append(f"  {_scalar(name)}: {{{inside}}}{remark}")
@@ -145,13 +147,13 @@ def _digest(schema: Schema) -> str:
 
 def _scalar(value: str) -> str:
     """A string as one YAML word, quoted where YAML would read something else."""
-    return yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=float("inf")).strip()[1:-1]
+    return _inline(value)
 
 
 def _inline(value: Any) -> str:
     if isinstance(value, dt.datetime | dt.date):
         return value.isoformat()
-    return yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=float("inf")).strip()[1:-1]
+    return str(yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=float("inf"))).strip()[1:-1]
 
 
 def _number(limit: float | dt.datetime | dt.date | None) -> float | None:
@@ -162,30 +164,17 @@ def _number(limit: float | dt.datetime | dt.date | None) -> float | None:
     return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
 
 
-def check_columns(schema: Schema, present: list[str], where: str, path: Path) -> None:
-    """Whether the source has the schema's columns and no others.
+def check_columns(schema: Schema, present: list[str], where: str, path: Path) -> list[str]:
+    """Columns of the source that the schema does not know.
 
     Raises:
-        SchemaError: a column is missing or new.
+        SchemaError: the source lacks a column that the schema has.
     """
-    missing = [name for name in schema.columns if name not in present]
     new = [name for name in present if name not in schema.columns]
-    if missing or new:
-        what = [f"lacks {', '.join(map(repr, missing))}"] * bool(missing) + [f"has the new {', '.join(map(repr, new))}"] * bool(new)
+    if missing := [name for name in schema.columns if name not in present]:
+        near = f" (it has the new {', '.join(map(repr, new))})" if new else ""
         raise SchemaError(
-            f"{where} {' and '.join(what)}, compared with {path.name}; correct the data, or the file, or delete it to have it made again"
+            f"{where} lacks {', '.join(map(repr, missing))}{near}, which {path.name} lists; "
+            "correct the data, or the file, or delete the file to have it made again"
         )
-
-
-def check_target(schema: Schema, target: str, where: str) -> None:
-    """Whether the target is there.
-
-    Raises:
-        DataError: it is not; names the nearest column.
-    """
-    if target not in schema.columns:
-        near = difflib.get_close_matches(target, list(schema.columns), 1)
-        raise DataError(
-            f"{where} has no column {target!r} to predict; "
-            + (f"did you mean {near[0]!r}?" if near else f"it has {', '.join(list(schema.columns)[:20])}")
-        )
+    return new

@@ -18,9 +18,9 @@ class Split(Section):
 
     method: Literal["auto", "random", "stratified", "group", "time"] = "auto"
     """auto: group where `group` is given, else time where `time` is, else stratified for classification, random for regression."""
-    validation: float = Field(0.1, gt=0, lt=1)
+    validation: float = Field(default=0.1, gt=0, lt=1)
     """Share of the rows that choose settings."""
-    test: float = Field(0.2, gt=0, lt=1)
+    test: float = Field(default=0.2, gt=0, lt=1)
     """Share of the rows that give the final figures."""
 
     @model_validator(mode="after")
@@ -54,7 +54,7 @@ class Data(Section):
     """The column to predict; known for named sources and folders of images."""
     features: list[str] | None = None
     """Predict from these columns alone, in this order.  By default from all that are of use."""
-    drop: list[str] = []
+    drop: list[str] = Field(default=[])
     """Columns not to predict from."""
     group: str | None = None
     """A column (patient, customer, session) whose rows stay together in one split."""
@@ -62,15 +62,15 @@ class Data(Section):
     """A date column; with it training is the past and test the future."""
     split: Split = Split()
     image: Image = Image()
-    missing: list[str] = list(MISSING)
+    missing: list[str] = Field(default=list(MISSING))
     """Texts in a CSV that mean "not known"."""
-    schema_: str | None = Field(None, alias="schema")
+    schema_: str | None = Field(default=None, alias="schema")
     """File with each column's kind and limits; made on the first run, enforced on later ones.  By default schema.yaml beside the recipe."""
-    max_bad_rows: float = Field(0.01, ge=0, le=1, alias="max-bad-rows")
+    max_bad_rows: float = Field(default=0.01, ge=0, le=1, alias="max-bad-rows")
     """Share of rows that may fail the schema; they go to quarantine.parquet.  More than this fails the run."""
     leaks: Literal["error", "warn", "ignore"] = "error"
     """What to do when a feature gives the target away or most test rows stand in training too."""
-    limit: int | None = Field(None, gt=0)
+    limit: int | None = Field(default=None, gt=0)
     """Read only the first so many rows."""
 
     @model_validator(mode="after")

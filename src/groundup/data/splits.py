@@ -100,7 +100,7 @@ def grouped(groups: NDArray[Any], validation: float, test: float, seed: int) -> 
             empty.remove(choice)
         of_group[g] = choice
         lacking[choice] -= n_rows[g]
-    return of_group[group]
+    return np.asarray(of_group[group])
 
 
 def ordered(time: NDArray[np.int64], validation: float, test: float) -> NDArray[np.int8]:
@@ -117,4 +117,5 @@ def ordered(time: NDArray[np.int64], validation: float, test: float) -> NDArray[
         raise DataError(f"{len(moments)} different times cannot be divided into past, present and future; expected at least 3")
     last_train = min(inorder[n_train - 1], moments[-3])
     last_validation = min(max(inorder[n_train + n_validation - 1], moments[np.searchsorted(moments, last_train) + 1]), moments[-2])
-    return ((time > last_train).astype(np.int8) + (time > last_validation)).astype(np.int8)
+    split: NDArray[np.int8] = ((time > last_train).astype(np.int8) + (time > last_validation)).astype(np.int8)
+    return split

@@ -240,7 +240,7 @@ def fit_arrays(field: Field, x: Array, rows: NDArray[np.int64]) -> ArrayTransfor
     """
     axes = {"image": (0, 1, 2)}.get(field.kind, (0,) if x.ndim == 2 else tuple(range(x.ndim)))
     total, squares, count = np.float64(0), np.float64(0), 0
-    shift = x[rows[: 1024]].astype(np.float64).mean(axis=axes)  # near the mean: E[(x-s)²] - E[x-s]² then loses no digits
+    shift = x[rows[:1024]].astype(np.float64).mean(axis=axes)  # near the mean: E[(x-s)²] - E[x-s]² then loses no digits
     for start in range(0, len(rows), 1024):
         piece = x[rows[start : start + 1024]].astype(np.float64) - shift
         total = total + piece.sum(axis=axes)

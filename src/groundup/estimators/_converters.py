@@ -1,11 +1,17 @@
-"""Converters to ONNX for what skl2onnx does not know (our own estimators) or gets wrong (the histogram gradient boosters).
+"""Converters to ONNX for what skl2onnx does not know (our own estimators) or does not get right.
 
-A histogram tree decides ``x <= t`` with x and t in float64; the graph's x is float32.  For a float32 x that question has
-the same answer with t rounded *down* to float32, so the graph's trees take exactly the branches that scikit-learn's do.
+Histogram boosters: a tree decides ``x <= t`` with x and t in float64; the graph's x is float32.  For a float32 x that
+question has the same answer with t rounded *down* to float32, so the graph takes exactly scikit-learn's branches.
+
+Scalers: the thresholds of such a tree are values that occurred in training, so a scaler in front that differs in the
+last bit sends that row the other way.  Ours round after every operation as scikit-learn does, and equal it bit for bit.
+
+A vote: skl2onnx refuses its default ``flatten_transform=True``, a setting that only ``transform`` looks at.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
@@ -19,19 +25,31 @@ from groundup.errors import ModelError
 def register() -> None:
     """Put these converters into skl2onnx's registry; done once a process."""
     from skl2onnx import update_registered_converter
+    from skl2onnx._parse import sklearn_operator_name_map
+    from skl2onnx.common._registration import get_converter, get_shape_calculator
     from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes, calculate_linear_regressor_output_shapes
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, VotingClassifier
+    from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
     from groundup.estimators.linear import LinearRegression
     from groundup.estimators.logistic import LogisticRegression
 
-    classifier = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True], "raw_scores": [True, False]}
+    options = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True], "raw_scores": [True, False]}
     for cls, convert in ((LogisticRegression, _logistic), (HistGradientBoostingClassifier, _boosted_classifier)):
-        update_registered_converter(
-            cls, f"Groundup{cls.__name__}", calculate_linear_classifier_output_shapes, convert, options=classifier, overwrite=True
-        )
+        update_registered_converter(cls, f"Groundup{cls.__name__}", calculate_linear_classifier_output_shapes, convert, options=options)
     for cls, convert in ((LinearRegression, _linear), (HistGradientBoostingRegressor, _boosted_regressor)):
-        update_registered_converter(cls, f"Groundup{cls.__name__}", calculate_linear_regressor_output_shapes, convert, overwrite=True)
+        update_registered_converter(cls, f"Groundup{cls.__name__}", calculate_linear_regressor_output_shapes, convert)
+    for cls in (StandardScaler, RobustScaler, MinMaxScaler, MaxAbsScaler):
+        shapes = get_shape_calculator(sklearn_operator_name_map[cls])
+        update_registered_converter(cls, f"Groundup{cls.__name__}", shapes, _scaler, options={"div": ["std", "div", "div_cast"]})
+    theirs = sklearn_operator_name_map[VotingClassifier]
+    vote, shapes = get_converter(theirs), get_shape_calculator(theirs)
+    update_registered_converter(
+        VotingClassifier, "GroundupVotingClassifier", shapes, functools.partial(_vote, vote), options=vote.get_allowed_options()
+    )
+
+
+FLOAT, DOUBLE = 1, 11  # onnx.TensorProto's numbers
 
 
 class _Graph:
@@ -40,18 +58,17 @@ class _Graph:
     def __init__(self, scope: Any, container: Any) -> None:
         self.scope, self.container = scope, container
 
-    def __call__(self, op: str, *inputs: str, to: str | None = None, domain: str = "", version: int = 13, attributes: dict[str, Any] | None = None, **more: Any) -> str:
-        out = to or self.scope.get_unique_variable_name(op.lower())
-        self.container.add_node(
-            op, list(inputs), [out], op_domain=domain, op_version=version, name=self.scope.get_unique_operator_name(op), **more, **(attributes or {})
-        )
-        return out
+    def __call__(self, op: str, *inputs: str, out: str | None = None, domain: str = "", version: int = 13, **attributes: Any) -> str:
+        result = out or str(self.scope.get_unique_variable_name(op.lower()))
+        name = self.scope.get_unique_operator_name(op)
+        self.container.add_node(op, list(inputs), [result], op_domain=domain, op_version=version, name=name, **attributes)
+        return result
 
     def constant(self, value: NDArray[Any]) -> str:
         from onnx import numpy_helper
 
         name: str = self.scope.get_unique_variable_name("constant")
-        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        tensor = numpy_helper.from_array(np.asarray(value), name)
         self.container.add_initializer(name, None, None, tensor)
         return name
 
@@ -61,15 +78,14 @@ class _Graph:
 
         if isinstance(operator.inputs[0].type, FloatTensorType):
             return str(operator.inputs[0].full_name)
-        return self("Cast", operator.inputs[0].full_name, attributes={"to": 1})
+        return self("Cast", operator.inputs[0].full_name, to=FLOAT)
 
     def label(self, operator: Any, probabilities: str, classes: NDArray[Any]) -> None:
         """classes[argmax] as the operator's first output."""
+        is_integer = np.issubdtype(classes.dtype, np.integer)
+        values = self.constant(classes.astype(np.int64) if is_integer else classes.astype(str).astype(object))
         best = self("ArgMax", probabilities, axis=1, keepdims=0)
-        if np.issubdtype(classes.dtype, np.integer):
-            self("Gather", self.constant(classes.astype(np.int64)), best, to=operator.outputs[0].full_name, axis=0)
-        else:
-            self("ArrayFeatureExtractor", self.constant(classes.astype(str).astype(object)), best, to=operator.outputs[0].full_name, domain="ai.onnx.ml", version=1)
+        self("Gather", values, best, out=operator.outputs[0].full_name, axis=0)
 
 
 def _linear(scope: Any, operator: Any, container: Any) -> None:
@@ -77,7 +93,7 @@ def _linear(scope: Any, operator: Any, container: Any) -> None:
     model, graph = operator.raw_operator, _Graph(scope, container)
     W, b = np.atleast_2d(model.coef_).T, np.atleast_1d(model.intercept_)
     x = graph.floats(operator)
-    graph("Gemm", x, graph.constant(W.astype(np.float32)), graph.constant(b.astype(np.float32)), to=operator.outputs[0].full_name)
+    graph("Gemm", x, graph.constant(W.astype(np.float32)), graph.constant(b.astype(np.float32)), out=operator.outputs[0].full_name)
 
 
 def _logistic(scope: Any, operator: Any, container: Any) -> None:
@@ -88,8 +104,52 @@ def _logistic(scope: Any, operator: Any, container: Any) -> None:
         W, b = np.concatenate([np.zeros_like(W), W]), np.concatenate([np.zeros_like(b), b])
     x = graph.floats(operator)
     z = graph("Gemm", x, graph.constant(W.T.astype(np.float32)), graph.constant(b.astype(np.float32)))
-    p = graph("Softmax", z, to=operator.outputs[1].full_name, axis=1)
+    p = graph("Softmax", z, out=operator.outputs[1].full_name, axis=1)
     graph.label(operator, p, model.classes_)
+
+
+def _scaler(scope: Any, operator: Any, container: Any) -> None:
+    """Each operation in float64, rounded to the input's type after it, as NumPy does in ``X -= self.mean_``."""
+    from skl2onnx.common.data_types import DoubleTensorType
+    from skl2onnx.operator_converters.common import concatenate_variables
+
+    model, graph = operator.raw_operator, _Graph(scope, container)
+    names = [v.full_name for v in operator.inputs]
+    x = names[0] if len(names) == 1 else concatenate_variables(scope, operator.inputs, container)
+    is_double = isinstance(operator.inputs[0].type, DoubleTensorType)
+    dtype, to = (np.float64, DOUBLE) if is_double else (np.float32, FLOAT)
+    x = graph("Cast", x, to=to)
+    for op, constant in _scaler_steps(model, dtype):
+        wide = graph(op, graph("Cast", x, to=DOUBLE), graph.constant(np.asarray(constant, np.float64)))
+        x = graph("Cast", wide, to=to)
+    if getattr(model, "clip", False):
+        low, high = getattr(model, "feature_range", (-1, 1))
+        x = graph("Clip", x, graph.constant(np.asarray(low, dtype)), graph.constant(np.asarray(high, dtype)))
+    graph("Identity", x, out=operator.outputs[0].full_name)
+
+
+def _scaler_steps(model: Any, dtype: type) -> list[tuple[str, NDArray[Any]]]:
+    match type(model).__name__:
+        case "StandardScaler":  # the only one that rounds its constants, too
+            mean, scale = model.mean_ if model.with_mean else None, model.scale_ if model.with_std else None
+            steps = [("Sub", mean), ("Div", scale)]
+            return [(op, constant.astype(dtype)) for op, constant in steps if constant is not None]
+        case "RobustScaler":
+            return [(op, c) for op, c in (("Sub", model.center_), ("Div", model.scale_)) if c is not None]
+        case "MinMaxScaler":
+            return [("Mul", model.scale_), ("Add", model.min_)]
+        case _:  # MaxAbsScaler
+            return [("Div", model.scale_)]
+
+
+def _vote(convert: Any, scope: Any, operator: Any, container: Any) -> None:
+    """skl2onnx's converter, shown the same vote with ``flatten_transform=False``."""
+    model = operator.raw_operator
+    operator.raw_operator = copy.copy(model).set_params(flatten_transform=False)
+    try:
+        convert(scope, operator, container)
+    finally:
+        operator.raw_operator = model
 
 
 def _boosted_regressor(scope: Any, operator: Any, container: Any) -> None:
@@ -100,7 +160,7 @@ def _boosted_regressor(scope: Any, operator: Any, container: Any) -> None:
     link = type(model._loss.link).__name__
     if link not in ("IdentityLink", "LogLink"):
         raise ModelError(f"{type(model).__name__}: the link {link} of loss {model.loss!r} has no converter to ONNX")
-    graph("Identity" if link == "IdentityLink" else "Exp", raw, to=out)
+    graph("Identity" if link == "IdentityLink" else "Exp", raw, out=out)
 
 
 def _boosted_classifier(scope: Any, operator: Any, container: Any) -> None:
@@ -110,15 +170,15 @@ def _boosted_classifier(scope: Any, operator: Any, container: Any) -> None:
     out = operator.outputs[1].full_name
     if model.n_trees_per_iteration_ == 1:
         p1, p0 = graph("Sigmoid", raw), graph("Sigmoid", graph("Neg", raw))
-        graph("Concat", p0, p1, to=out, axis=1)
+        graph("Concat", p0, p1, out=out, axis=1)
     else:
-        graph("Softmax", raw, to=out, axis=1)
+        graph("Softmax", raw, out=out, axis=1)
     graph.label(operator, out, model.classes_)
 
 
 def _trees(graph: _Graph, operator: Any, model: Any) -> str:
     """baseline + Σ trees, (N, n_trees_per_iteration), as one TreeEnsembleRegressor."""
-    a: dict[str, list[Any]] = {key: [] for key in _NODE_ATTRIBUTES + _TARGET_ATTRIBUTES}
+    attributes: dict[str, Any] = {key: [] for key in _NODE_ATTRIBUTES + _TARGET_ATTRIBUTES}
     tree = 0
     for iteration in model._predictors:
         for target, predictor in enumerate(iteration):
@@ -130,19 +190,19 @@ def _trees(graph: _Graph, operator: Any, model: Any) -> str:
                 )
             n = len(nodes)
             leaf = nodes["is_leaf"].astype(bool)
-            a["nodes_treeids"] += [tree] * n
-            a["nodes_nodeids"] += range(n)
-            a["nodes_featureids"] += np.where(leaf, 0, nodes["feature_idx"]).tolist()
-            a["nodes_modes"] += ["LEAF" if is_leaf else "BRANCH_LEQ" for is_leaf in leaf]
-            a["nodes_values"] += np.where(leaf, 0, round_down(nodes["num_threshold"])).tolist()
-            a["nodes_truenodeids"] += np.where(leaf, 0, nodes["left"]).tolist()
-            a["nodes_falsenodeids"] += np.where(leaf, 0, nodes["right"]).tolist()
-            a["nodes_missing_value_tracks_true"] += np.where(leaf, 0, nodes["missing_go_to_left"]).tolist()
+            attributes["nodes_treeids"] += [tree] * n
+            attributes["nodes_nodeids"] += range(n)
+            attributes["nodes_featureids"] += np.where(leaf, 0, nodes["feature_idx"]).tolist()
+            attributes["nodes_modes"] += ["LEAF" if is_leaf else "BRANCH_LEQ" for is_leaf in leaf]
+            attributes["nodes_values"] += np.where(leaf, 0, round_down(nodes["num_threshold"])).tolist()
+            attributes["nodes_truenodeids"] += np.where(leaf, 0, nodes["left"]).tolist()
+            attributes["nodes_falsenodeids"] += np.where(leaf, 0, nodes["right"]).tolist()
+            attributes["nodes_missing_value_tracks_true"] += np.where(leaf, 0, nodes["missing_go_to_left"]).tolist()
             leaves = np.flatnonzero(leaf)
-            a["target_treeids"] += [tree] * len(leaves)
-            a["target_nodeids"] += leaves.tolist()
-            a["target_ids"] += [target] * len(leaves)
-            a["target_weights"] += nodes["value"][leaves].tolist()
+            attributes["target_treeids"] += [tree] * len(leaves)
+            attributes["target_nodeids"] += leaves.tolist()
+            attributes["target_ids"] += [target] * len(leaves)
+            attributes["target_weights"] += nodes["value"][leaves].tolist()
             tree += 1
     baseline = np.asarray(model._baseline_prediction, dtype=np.float64).ravel()
     return graph(
@@ -154,7 +214,7 @@ def _trees(graph: _Graph, operator: Any, model: Any) -> str:
         base_values=baseline.tolist(),
         aggregate_function="SUM",
         post_transform="NONE",
-        **a,
+        **attributes,
     )
 
 

@@ -70,13 +70,15 @@ def export_estimator(estimator: Any, n_features: int | Sequence[int], n_outputs:
     if reason := supports(estimator):
         raise ModelError(reason)
     shape = (n_features,) if isinstance(n_features, int) else tuple(n_features)
-    raw = _convert(estimator, math.prod(shape), classifier := is_classifier(estimator))
+    name = type(estimator).__name__
+    classifier = is_classifier(estimator)
+    raw = _convert(estimator, math.prod(shape), classifier)
     if classifier:
         found = getattr(estimator, "classes_", None)
         if found is None or not np.issubdtype(np.asarray(found).dtype, np.integer):
-            raise ModelError(f"{type(estimator).__name__}: expected to be fitted on class indices 0..{n_outputs - 1}, its classes_ are {found!r}")
+            raise ModelError(f"{name}: expected to be fitted on class indices 0..{n_outputs - 1}, its classes_ are {found!r}")
         if found[0] < 0 or found[-1] >= n_outputs:
-            raise ModelError(f"{type(estimator).__name__}: it was fitted on the classes {list(found)}, which are not all below n_outputs = {n_outputs}")
+            raise ModelError(f"{name}: it was fitted on the classes {list(found)}, not all below n_outputs = {n_outputs}")
     model = _finish(raw, estimator, shape, n_outputs, classifier)
     onnx.checker.check_model(model)
     return model
@@ -101,7 +103,8 @@ def _convert(estimator: Any, n_features: int, classifier: bool) -> onnx.ModelPro
     except (MissingConverter, MissingShapeCalculator) as e:
         raise ModelError(f"{type(estimator).__name__} has no converter to ONNX: {str(e).strip().splitlines()[0]}") from e
     except (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NameError) as e:
-        raise ModelError(f"{type(estimator).__name__} cannot be converted to ONNX: {type(e).__name__}: {str(e).strip().splitlines()[0]}") from e
+        first = (str(e).strip() or "no message").splitlines()[0]
+        raise ModelError(f"{type(estimator).__name__} cannot be converted to ONNX: {type(e).__name__}: {first}") from e
     return raw
 
 
@@ -141,7 +144,8 @@ def _finish(raw: onnx.ModelProto, estimator: Any, shape: tuple[int, ...], n_outp
             node("MatMul", [p, constant("groundup_columns", columns)], "scores")
     else:
         vote = node("Reshape", [outputs[0].name, constant("groundup_row", np.array([-1], np.int64))], "groundup_vote")
-        depth, off_on = constant("groundup_depth", np.array([n_outputs], np.int64)), constant("groundup_off_on", np.array([0, 1], np.float32))
+        depth = constant("groundup_depth", np.array([n_outputs], np.int64))
+        off_on = constant("groundup_off_on", np.array([0, 1], np.float32))
         node("OneHot", [vote, depth, off_on], "scores")
     graph = helper.make_graph(
         _without_idle(_needed([*front, *nodes], "scores"), len(shape), tensor_type),

@@ -1,8 +1,8 @@
-"""Multinomial logistic regression with a ridge penalty, by Newton's method with exact Hessian, or L-BFGS where that is large.
+"""Multinomial logistic regression with a ridge penalty, by Newton's method.
 
 Paper: Cox 1958, "The Regression Analysis of Binary Sequences", JRSS B 20(2); multinomial form and Newton step after
-Böhning 1992, "Multinomial logistic regression algorithm", Ann. Inst. Statist. Math. 44(1); L-BFGS after
-Liu & Nocedal 1989, Math. Programming 45.
+Böhning 1992, "Multinomial logistic regression algorithm", Ann. Inst. Statist. Math. 44(1); truncated Newton after
+Nocedal & Wright 2006, "Numerical Optimization", algorithm 7.1.
 
 With P(y = k | x) = exp(z_k) / Σ_j exp(z_j),  z = Wx + b,  weights s_i (1 by default), the objective is
 
@@ -19,9 +19,10 @@ penalty decides it for W, and b is centred (Σ_k b_k = 0) since nothing else dec
 
 What is unusual: ``C`` multiplies the loss, so that *large* C means *little* regularization (Fan et al. 2008, LIBLINEAR);
 that is scikit-learn's parameter of the same name and the same objective, so coefficients agree to the tolerance.
-Newton needs about 8 steps where L-BFGS needs 100, at O(n (K p)²) each, so it is used while K p is small.
+Newton needs about 8 steps where L-BFGS needs 100 or more.  The linear system in each is solved by Cholesky while the
+Hessian is small, and by conjugate gradients, which only multiply with it, where it is large.
 
-Complexity: O(n (K p)²) a Newton step, O(n K p) an L-BFGS step.
+Complexity: O(n (K p)²) a step with Cholesky; O(n K p) a conjugate-gradient iteration, tens of them a step.
 Pitfalls: with separable classes and no penalty w has no finite optimum (here C keeps it finite); features of different
 scale are penalized differently: standardize first; probabilities are calibrated only if log-odds are near linear.
 """
@@ -32,10 +33,9 @@ import warnings
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
-from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -45,7 +45,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 TASKS = ("tabular-classification", "image-classification")
 
 Array = NDArray[Any]
-_NEWTON_UP_TO = 300
+_CHOLESKY_UP_TO = 300
 """Largest number of unknowns (K' · (p + 1)) whose Hessian is formed and factored."""
 
 
@@ -56,7 +56,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         C: weight of the loss against the penalty ½‖W‖²; larger fits closer.
         fit_intercept: whether b is learned.
         tol: stop when no element of the gradient of J / (C · Σ s_i) exceeds this.
-        max_iter: most Newton or L-BFGS steps; a warning says when they did not suffice.
+        max_iter: most Newton steps; a warning says when they did not suffice.
 
     Attributes:
         classes_: the class labels, sorted.
@@ -78,7 +78,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.tol = tol
         self.max_iter = max_iter
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Minimize J.
 
         Args:
@@ -99,10 +99,10 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise ValueError(f"logistic regression needs at least two classes, got only one class: {self.classes_[0]!r}")
         problem = _Problem(X.astype(np.float64), k, s, self.C, len(self.classes_), self.fit_intercept)
-        θ, self.n_iter_ = problem.newton(self.tol, self.max_iter) if problem.size <= _NEWTON_UP_TO else problem.lbfgs(self.tol, self.max_iter)
-        if problem.steepest(θ) > self.tol:
+        θ, self.n_iter_ = problem.newton(self.tol, self.max_iter)
+        if (steepest := problem.steepest(θ)) > self.tol:
             warnings.warn(
-                f"logistic regression stopped after {self.n_iter_} steps with a gradient of {problem.steepest(θ):.1e} > tol = {self.tol:.1e};"
+                f"logistic regression stopped after {self.n_iter_} steps with a gradient of {steepest:.1e} > {self.tol:.1e};"
                 " standardize the features or raise max_iter",
                 ConvergenceWarning,
                 stacklevel=2,
@@ -113,24 +113,24 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.intercept_ = (b - b.mean() if len(b) > 1 else b).astype(X.dtype)
         return self
 
-    def decision_function(self, X: ArrayLike) -> Array:
+    def decision_function(self, X: Any) -> Array:
         """The linear scores z: (n_samples,) of the second class for two classes, else (n_samples, n_classes)."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         z = np.asarray(X @ self.coef_.T + self.intercept_)
         return z[:, 0] if len(self.classes_) == 2 else z
 
-    def predict_log_proba(self, X: ArrayLike) -> Array:
+    def predict_log_proba(self, X: Any) -> Array:
         """Natural logarithms of the class probabilities, (n_samples, n_classes)."""
         z = self.decision_function(X)
         z = np.stack([np.zeros_like(z), z], axis=1) if z.ndim == 1 else z
         return np.asarray(z - logsumexp(z, axis=1, keepdims=True))
 
-    def predict_proba(self, X: ArrayLike) -> Array:
+    def predict_proba(self, X: Any) -> Array:
         """Class probabilities, (n_samples, n_classes), columns in the order of ``classes_``."""
         return np.asarray(np.exp(self.predict_log_proba(X)))
 
-    def predict(self, X: ArrayLike) -> Array:
+    def predict(self, X: Any) -> Array:
         """The most probable label of each row, (n_samples,)."""
         z = self.decision_function(X)
         return np.asarray(self.classes_[(z > 0).astype(int) if z.ndim == 1 else z.argmax(axis=1)])
@@ -187,38 +187,54 @@ class _Problem:
     def newton(self, tol: float, max_iter: int) -> tuple[Array, int]:
         """θ ← θ - t H⁻¹ g, with t halved until J falls enough (Boyd & Vandenberghe 2004, algorithm 9.5).
 
-        H is singular along "the same number added to every b_k"; the multiple of the identity that makes it regular is
-        too small to slow the other directions.
+        Close to the optimum J no longer falls by more than it is rounded by, while g still shrinks with every full
+        step: a step may therefore raise J by a few units in its last place.
         """
+        solve = self.cholesky if self.size <= _CHOLESKY_UP_TO else self.conjugate_gradients
         θ = np.zeros(self.size)
         for step in range(max_iter):
             g = self.gradient(θ)
             if np.abs(g).max() / self.scale <= tol:
-                return θ, step
-            H = self.hessian(θ)
-            ridge = 1e-10 * np.trace(H) / self.size
-            direction = -g
-            while True:
-                try:
-                    direction = -cho_solve(cho_factor(H + ridge * np.eye(self.size)), g)
-                    break
-                except LinAlgError:
-                    ridge *= 100
+                return θ, max(step, 1)
+            direction = solve(θ, -g)
             J, slope, t = self.objective(θ), float(g @ direction), 1.0
-            while t > 1e-10 and self.objective(θ + t * direction) > J + 1e-4 * t * slope:
+            slack = 8 * np.finfo(float).eps * abs(J)
+            while t > 1e-10 and self.objective(θ + t * direction) > J + 1e-4 * t * slope + slack:
                 t /= 2
-            if t <= 1e-10:  # the objective is flat to rounding: no further progress in this arithmetic
-                return θ, step
             θ = θ + t * direction
         return θ, max_iter
 
-    def lbfgs(self, tol: float, max_iter: int) -> tuple[Array, int]:
-        """SciPy's L-BFGS on J / (C Σ s), so that its gradient tolerance means ``tol``."""
-        found = minimize(
-            lambda θ: self.objective(θ) / self.scale,
-            np.zeros(self.size),
-            jac=lambda θ: self.gradient(θ) / self.scale,
-            method="L-BFGS-B",
-            options={"maxiter": max_iter, "gtol": tol, "ftol": 0.0, "maxls": 50},
-        )
-        return np.asarray(found.x), int(found.nit)
+    def cholesky(self, θ: Array, r: Array) -> Array:
+        """H⁻¹ r.  H is singular along "the same number added to every b_k"; a multiple of the identity too small to slow
+        the other directions makes it regular."""
+        H = self.hessian(θ)
+        ridge = 1e-12 * np.trace(H) / self.size
+        while True:
+            try:
+                return np.asarray(cho_solve(cho_factor(H + ridge * np.eye(self.size)), r))
+            except LinAlgError:
+                ridge *= 100
+
+    def conjugate_gradients(self, θ: Array, r: Array) -> Array:
+        """H⁻¹ r up to a residual of min(½, √‖r‖) ‖r‖, loose far from the optimum and tight near it."""
+        P = softmax(self.scores(θ), axis=1)[:, self.free]  # (n, K')
+        weight = self.C * self.s[:, None] * P
+
+        def times(v: Array) -> Array:
+            V = self.matrix(v)
+            Z = self.X @ V.T  # (n, K')
+            Q = weight * (Z - np.sum(P * Z, axis=1, keepdims=True))
+            return np.asarray((Q.T @ self.X + V * self.penalty).ravel())
+
+        size = float(np.linalg.norm(r))
+        enough = min(0.5, np.sqrt(size / self.scale)) * size
+        d, p, rr = np.zeros_like(r), r, float(r @ r)
+        for _ in range(10 * self.size):
+            Hp = times(p)
+            α = rr / float(p @ Hp)
+            d, r = d + α * p, r - α * Hp
+            rr, before = float(r @ r), rr
+            if np.sqrt(rr) <= enough:
+                break
+            p = r + (rr / before) * p
+        return d

@@ -63,7 +63,16 @@ def differences(task: str, y: NDArray[Any], first: NDArray[Any], second: NDArray
         better = "second" if sign * d.low > 0 and sign * d.high > 0 else "first" if sign * d.low < 0 and sign * d.high < 0 else ""
         values = d.to_dict()
         found.append(
-            Difference(metric=name, first=a.value, second=b.value, difference=d.value, low=values["low"], high=values["high"], better=better, rows=len(y))
+            Difference(
+                metric=name,
+                first=a.value,
+                second=b.value,
+                difference=d.value,
+                low=values["low"],
+                high=values["high"],
+                better=better,
+                rows=len(y),
+            )
         )
     return found
 

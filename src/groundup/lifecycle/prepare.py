@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from groundup.bundle.signature import MISSING_DATETIME, KINDS
 from groundup.bundle.signature import Field as SignatureField
 from groundup.data.settings import SPLITS, Data, Image, Split, Task
 from groundup.errors import DataError
@@ -45,8 +45,8 @@ class Prepared(Output):
     """Split -> number of rows."""
     quarantined: int = 0
     data_hash: str
-    notes: list[str] = []
-    proofs: list[ProofRecord] = []
+    notes: list[str] = Field(default=[])
+    proofs: list[ProofRecord] = Field(default=[])
 
     @property
     def n_outputs(self) -> int:
@@ -93,9 +93,45 @@ class Prepared(Output):
         return pd.DataFrame({self.target: values})
 
     def _array(self, split: str, name: str) -> NDArray[Any]:
-        return np.load(self._file(split, f"{name}.npy"), mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(self._file(split, f"{name}.npy"), mmap_mode="r", allow_pickle=False)
+        return array
 
     def _file(self, split: str, name: str) -> Path:
         if split not in SPLITS:
             raise DataError(f"no split {split!r}; there are {', '.join(SPLITS)}")
         return self.path / split / name
+
+
+def prepare(
+    section: Data, *, task: Task, out: Path, context: Context, clean: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+) -> Prepared:
+    """Prepare the data that ``section`` names into the empty folder ``out``.
+
+    Args:
+        clean: applied to tables in pieces of at most 98,304 rows, before the schema is inferred or enforced; keeps the index.
+
+    Raises:
+        DataError: the data cannot be used as asked; the message says what to change.
+        SchemaError: the data does not fit the schema file, or the file is wrong.
+    """
+    from groundup.data import fingerprint
+    from groundup.data.arrays import prepare_arrays
+    from groundup.data.job import Job
+    from groundup.data.sources import find
+    from groundup.data.sources.base import ArraySource, TableSource
+    from groundup.data.table import prepare_table
+
+    source = find(section, context.root)
+    source.progress = context.progress
+    job = Job(section, task, context.root, context.work, out, context.seed, context.progress, context.check)
+    if isinstance(source, TableSource):
+        if task == "image-classification":
+            raise DataError(f"{source.where} is a table, and the task is {task}; use tabular-classification")
+        facts = prepare_table(job, source, clean)
+    else:
+        assert isinstance(source, ArraySource)
+        if clean is not None:
+            raise DataError(f"a clean function works on tables, and {source.where} holds arrays")
+        facts = prepare_arrays(job, source)
+    proof = ProofRecord.of(facts.pop("proof"))
+    return Prepared(task=task, data_hash=fingerprint(section, context.root), notes=job.notes, proofs=[proof], **facts).at(out)

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from groundup import metrics as measures
 from groundup.bundle import Bundle, Proof
-from groundup.errors import MissingExtraError, ProofError, StorageError
+from groundup.errors import BundleError, MissingExtraError, ProofError, StorageError
 from groundup.lifecycle.paired import Difference
 from groundup.lifecycle.prepare import Prepared
 from groundup.lifecycle.stage import Context, Output, ProofRecord
@@ -186,7 +186,7 @@ def _judge(
     return compared, reasons, against
 
 
-def rollback(name: str, home: Path, to: int | None = None, note: Callable[[str], Any] = lambda text: None) -> Event:
+def rollback(name: str, home: Path, to: int | str | None = None, note: Callable[[str], Any] = lambda text: None) -> Event:
     """Make the champion before this one (or version ``to``, if it was champion once) champion again.  Recorded; MLflow follows.
 
     Args:
@@ -196,15 +196,26 @@ def rollback(name: str, home: Path, to: int | None = None, note: Callable[[str],
         BundleError: there is nothing to go back to; the message says what there is.
     """
     registry = Registry(home)
-    event = registry.rollback(name, to)
-    if any(registry.mirrored(name, uri) for uri in [_store(home)]) and (problem := follow(registry, name, home)):
+    if to is not None and not str(to).isdigit():
+        raise BundleError(f"expected the number of a version to go back to, got {to!r}; `groundup history {name}` lists them")
+    event = registry.rollback(name, None if to is None else int(to))
+    if registry.mirrored(name, _store(home)) and (problem := follow(registry, name, home)):
         note(problem)
     return event
 
 
-def history(name: str, home: Path) -> list[Event]:
-    """Who was champion, when, why and by whom, oldest first."""
-    return Registry(home).history(name)
+def history(name: str, home: Path) -> list[dict[str, Any]]:
+    """Who was champion, when, why and by whom, oldest first: dictionaries of when, version, event, by, why."""
+    return [
+        {
+            "when": e.time,
+            "version": f"{e.before or '–'} → {e.after or '–'}" if e.before != e.after else f"{e.why.get('version', e.after)}",
+            "event": e.action,
+            "by": e.who,
+            "why": "; ".join(e.why.get("reasons", [])),
+        }
+        for e in Registry(home).history(name)
+    ]
 
 
 def resolve_reference(reference: str, home: Path) -> Path:
@@ -289,12 +300,20 @@ def _new_version(
         client.log_metric(run_id, f"test.{metric}", value)
     model = client.create_logged_model(experiment, name=version.name, source_run_id=run_id, tags={"groundup.bundle": bundle.version})
     Model.log(None, flavour, name=version.name, model_id=model.model_id, run_id=run_id, bundle=bundle, example=example)
-    tags = {"groundup.bundle": bundle.version, "groundup.version": str(version.version), "groundup.compression": str(bundle.compression.get("scheme", ""))}
+    tags = {
+        "groundup.bundle": bundle.version,
+        "groundup.version": str(version.version),
+        "groundup.compression": str(bundle.compression.get("scheme", "")),
+    }
     for gate in evaluated.gates:
         where = f" {gate.where}" if gate.where else ""
-        tags[f"gate.{gate.gate}.{gate.goal}{where}"[:250]] = f"{'passed' if gate.passed else 'failed'}: {gate.measured} against {gate.bound}"
+        tags[f"gate.{gate.gate}.{gate.goal}{where}"[:250]] = (
+            f"{'passed' if gate.passed else 'failed'}: {gate.measured} against {gate.bound}"
+        )
     try:
-        client.create_registered_model(version.name, description="Registered by groundup; its own registry is the truth, these aliases follow it.")
+        client.create_registered_model(
+            version.name, description="Registered by groundup; its own registry is the truth, these aliases follow it."
+        )
     except MlflowException as e:
         if e.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -316,9 +335,9 @@ def _run_onnx(graph: Any, inputs: Any, outputs: list[str]) -> dict[str, Any]:
 
 
 def _store(home: Path) -> str:
-    from groundup.lifecycle.tracking import tracking_uri
+    from groundup.lifecycle.tracking import registry_uri
 
-    return tracking_uri(home)
+    return registry_uri(home)
 
 
 def _mlflow_errors() -> tuple[type[Exception], ...]:

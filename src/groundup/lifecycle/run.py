@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.bundle import cpu
 from groundup.bundle.files import explaining_storage, write_bytes, write_json
@@ -27,6 +27,9 @@ from groundup.lifecycle.stage import Context, Output
 from groundup.lifecycle.steps import StepOutput, cleaner, run_step, step_hash
 from groundup.progress import Progress, Silent
 from groundup.recipe import Recipe
+
+if TYPE_CHECKING:
+    from groundup.lifecycle.tracking import Tracker
 
 STAGES = ("prepare", "tune", "train", "evaluate", "compress", "package", "rehearse", "register", "report")
 
@@ -62,7 +65,8 @@ class Run:
     @property
     def proofs(self) -> list[Proof]:
         """Every proof made on the way, in the order of the chain."""
-        found = [p.proof() for output in self.outputs.values() for p in getattr(output, "proofs", [])]
+        records = [getattr(output, "proofs", None) for output in self.outputs.values()]
+        found = [p.proof() for proofs in records if isinstance(proofs, list) for p in proofs]
         unique = {(p.link, p.claim): p for p in found}
         return sorted(unique.values(), key=lambda p: p.link)
 
@@ -175,6 +179,7 @@ class _Runner:
         self.outputs: dict[str, Any] = {}
         self.keys: dict[str, str] = {}
         now = datetime.now(UTC)
+        self.tracker: Tracker | None = None
         self.record = Run(f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}", recipe, home)
         self.started = now.isoformat(timespec="seconds")
 
@@ -194,10 +199,12 @@ class _Runner:
                 self._gate(name)
                 if name == until:
                     break
+            self._finish_tracking("FINISHED")
             self.record.seconds = time.monotonic() - began
             self._publish()
             self._write("finished")
         except BaseException as e:
+            self._finish_tracking("KILLED" if isinstance(e, Interrupted | KeyboardInterrupt) else "FAILED")
             self.record.seconds = time.monotonic() - began
             if self.record.stages and not isinstance(e, OSError):
                 self._write("interrupted" if isinstance(e, Interrupted | KeyboardInterrupt) else "failed", str(e))
@@ -337,7 +344,7 @@ class _Runner:
             "compress": ["prepare", "train"],
             "package": ["prepare", "train", "evaluate", "compress"],
             "rehearse": ["prepare", "package"],
-            "register": ["evaluate", "rehearse"],
+            "register": ["prepare", "evaluate", "rehearse"],
             "report": [s for s in STAGES[:-1] if s in self.outputs],
         }
         return needs[name]
@@ -373,9 +380,9 @@ class _Runner:
         return {"step": step_hash(step, r.root)}
 
     def _model_plain(self, model: Any) -> dict[str, Any]:
-        from groundup.catalogue import source_hash
+        from groundup.catalogue.importing import module_hash
 
-        return {**_plain(model), "source": source_hash(model, self.recipe.root)}
+        return {**_plain(model), "source": module_hash(model.class_, self.recipe.root) if model.class_ else ""}
 
     def _effective(self) -> tuple[Any, Any]:
         """The model and train sections with the best setting of tune in them."""
@@ -386,7 +393,19 @@ class _Runner:
         return apply(self.outputs["tune"].overrides, self.recipe.model, self.recipe.train)
 
     def _tracking(self, name: str) -> dict[str, Any]:
-        return {}
+        """Metrics go to MLflow from the stages that make curves; others need no run there."""
+        if name not in ("tune", "train"):
+            return {}
+        if self.tracker is None:
+            from groundup.lifecycle.tracking import Tracker
+
+            tracker = Tracker(self.home, experiment=self.recipe.name, note=self.progress.note)
+            self.tracker = tracker.start(self.record.id, _flat(self.recipe.dump()))
+        return {"log_metrics": self.tracker.log_metrics}
+
+    def _finish_tracking(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        if self.tracker is not None:
+            self.tracker.finish(status)
 
     # ── the wires ───────────────────────────────────────────────────────────────────────────────────
 
@@ -452,7 +471,17 @@ class _Runner:
         from groundup.lifecycle.register import register
 
         r, o = self.recipe, self.outputs
-        return register(r.register_, name=r.name, evaluated=o["evaluate"], rehearsed=o["rehearse"], out=out, context=context)
+        return register(
+            r.register_,
+            name=r.name,
+            evaluated=o["evaluate"],
+            rehearsed=o["rehearse"],
+            prepared=o["prepare"],
+            home=self.home,
+            run_id=self.tracker.run_id if self.tracker else None,
+            out=out,
+            context=context,
+        )
 
     def _report(self, out: Path, context: Context) -> Output:
         from groundup.lifecycle.report import report
@@ -474,6 +503,13 @@ class _Runner:
 def _plain(section: Any) -> dict[str, Any]:
     dumped: dict[str, Any] = section.model_dump(mode="json", by_alias=True)
     return dumped
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones, for MLflow's flat parameters."""
+    if isinstance(value, dict) and value:
+        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}" if path else key).items()}
+    return {path: value}
 
 
 def _commit(out: Path, final: Path) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from groundup.catalogue.importing import import_name, module_hash
 from groundup.errors import GroundupError, RecipeError
 from groundup.lifecycle.stage import Context, Output
 
@@ -31,38 +27,21 @@ class StepOutput(Output):
 
 
 def load(step: StepSection, root: Path) -> Callable[..., Any]:
-    """The function that ``step.function`` names, imported with the recipe's folder on the path.
+    """The function that ``step.function`` names.
 
     Raises:
-        RecipeError: no such module or function, or it cannot be called; the reason is named.
+        RecipeError: no such module or function, or it cannot be called.
+        ModelError: its module fails while it is imported.
     """
-    module_name, _, attribute = step.function.partition(":")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as e:
-        raise RecipeError(f"steps.{step.name}: cannot import {module_name!r}: {e}; put the module beside the recipe or install it") from e
-    function = getattr(module, attribute, None)
+    function = import_name(step.function, root, f"steps.{step.name}")
     if not callable(function):
-        names = [n for n, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module_name]
-        raise RecipeError(f"steps.{step.name}: {module_name} has no function {attribute!r}; it has {', '.join(names) or 'none'}")
+        raise RecipeError(f"steps.{step.name}: expected {step.function} to be a function, got {type(function).__name__}")
     return function  # type: ignore[no-any-return]
 
 
 def step_hash(step: StepSection, root: Path) -> str:
-    """Hash of the step's import path and of its module's source, without running it."""
-    module_name = step.function.partition(":")[0]
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    try:
-        spec = importlib.util.find_spec(module_name)
-    except ModuleNotFoundError:
-        spec = None
-    if spec is None:
-        raise RecipeError(f"steps.{step.name}: no module {module_name!r}; put {module_name}.py beside the recipe or install it")
-    source = Path(spec.origin).read_bytes() if spec.origin and Path(spec.origin).is_file() else b""
-    return hashlib.sha256(step.function.encode() + b"\0" + source).hexdigest()[:16]
+    """Hash of the step's import path and of the source that defines it, without running it."""
+    return module_hash(step.function, root)
 
 
 def cleaner(steps: list[Any], root: Path) -> Callable[[Any], Any] | None:
@@ -98,5 +77,5 @@ def _called(step: StepSection, call: Callable[[], Any]) -> Any:
         return call()
     except GroundupError:
         raise
-    except Exception as e:
+    except Exception as e:  # a user's function may fail in any way
         raise RecipeError(f"steps.{step.name}: {step.function} raised {type(e).__name__}: {e}") from e

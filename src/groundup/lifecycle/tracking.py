@@ -57,6 +57,11 @@ def tracking_uri(home: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.resolve() / 'mlflow.db'}"
 
 
+def registry_uri(home: Path) -> str:
+    """``MLFLOW_REGISTRY_URI``, or where runs are tracked."""
+    return os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri(home)
+
+
 def connect(home: Path) -> Any:
     """An ``MlflowClient`` on the store of ``home``, which is made if it is not there.
 
@@ -65,14 +70,14 @@ def connect(home: Path) -> Any:
     mlflow = import_mlflow()
     uri = tracking_uri(home)
     if not uri.startswith(f"sqlite:///{home.resolve()}"):
-        return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        return mlflow.MlflowClient(tracking_uri=uri, registry_uri=registry_uri(home))
     try:
         home.mkdir(parents=True, exist_ok=True)
         with open(home / ".mlflow.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with closing(sqlite3.connect(home / "mlflow.db", timeout=30)) as database:
                 database.execute("PRAGMA journal_mode=WAL")
-            client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=registry_uri(home))
             client.search_experiments(max_results=1)
             return client
     except (OSError, sqlite3.Error) as e:
@@ -100,16 +105,20 @@ def experiment_id(client: Any, name: str, home: Path) -> str:
 
 @contextmanager
 def active_store(home: Path) -> Iterator[Any]:
-    """MLflow's module functions (``log_model``, ``load_model``) on the store of ``home``; put back afterwards."""
+    """MLflow's module functions (``log_model``, ``load_model``) on the store of ``home``; put back afterwards.
+
+    Through the environment, which they read, because ``mlflow.set_tracking_uri`` writes it and cannot be taken back.
+    """
     mlflow = import_mlflow()
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(tracking_uri(home))
-    mlflow.set_registry_uri(tracking_uri(home))
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(home)
     try:
         yield mlflow
     finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+        if before is None:
+            del os.environ["MLFLOW_TRACKING_URI"]
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 class Tracker:

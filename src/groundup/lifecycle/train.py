@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from groundup.bundle.files import write_bytes
 from groundup.bundle.proof import Proof
@@ -54,12 +55,12 @@ class Trained(Output):
     parameters: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     """What the weights were trained in; they are stored and exported in fp32."""
-    best: dict[str, float] = {}
+    best: dict[str, float] = Field(default_factory=dict)
     """Validation metrics of the checkpoint that was kept, and its epoch."""
-    history: list[dict[str, float]] = []
+    history: list[dict[str, float]] = Field(default_factory=list)
     """One entry an epoch: epoch, train_loss, validation metrics, lr, seconds, samples_per_second."""
     seconds: float = 0.0
-    proofs: list[ProofRecord] = []
+    proofs: list[ProofRecord] = Field(default_factory=list)
 
     def raw_scores(self, features: NDArray[Any]) -> NDArray[np.float32]:
         """The core's output: float32 (N, n_outputs) for features (N, *feature_shape)."""
@@ -135,11 +136,15 @@ def train(section: Train, model: Model, prepared: Prepared, *, out: Path, contex
     resolved = resolve(model, context.root)
     arrays = Arrays.of(prepared)
     fit = _network if resolved.kind == "network" else _estimator
-    trained = fit(section, model, resolved, arrays, prepared, out, context)
-    failed = [str(p.proof()) for p in trained.proofs if not p.proof().passed]
+    return fit(section, model, resolved, arrays, prepared, out, context)
+
+
+def _held(proofs: list[Proof]) -> list[ProofRecord]:
+    """The proofs as records, once all of them hold."""
+    failed = [str(p) for p in proofs if not p.passed]
     if failed:
         raise ProofError("training stops, a link of the proof chain is not equal:\n  " + "\n  ".join(failed))
-    return trained
+    return [ProofRecord.of(p) for p in proofs]
 
 
 def _network(section: Train, model: Model, resolved: Any, arrays: Arrays, prepared: Prepared, out: Path, context: Context) -> Trained:
@@ -148,6 +153,8 @@ def _network(section: Train, model: Model, resolved: Any, arrays: Arrays, prepar
     from groundup.training import checkpoint, networks
     from groundup.training.proofs import proofs
 
+    with context.progress.task("proving the training on this model"):
+        held = _held(_link_one(model) + proofs(resolved, arrays, section, context))
     config = resolved.config(arrays.feature_shape, arrays.n_outputs)
     key = json.dumps([section.model_dump(mode="json"), config, prepared.data_hash, context.seed], sort_keys=True, default=str)
     module, fitted = networks.fitted(resolved, arrays, section, context, fingerprint=hashlib.sha256(key.encode()).hexdigest())
@@ -167,7 +174,7 @@ def _network(section: Train, model: Model, resolved: Any, arrays: Arrays, prepar
         best=fitted.best,
         history=fitted.history,
         seconds=fitted.seconds,
-        proofs=[ProofRecord.of(p) for p in _link_one(model, context) + proofs(resolved, arrays, section, context)],
+        proofs=held,
     )
 
 
@@ -175,17 +182,19 @@ def _estimator(section: Train, model: Model, resolved: Any, arrays: Arrays, prep
     from groundup.estimators.export import export_estimator
     from groundup.training import classical, core
 
+    if section != Train():
+        context.progress.note("the train section is for networks; this estimator takes its settings from model and reads nothing of it")
     with context.progress.task(f"fitting on {len(arrays.y)} rows"):
         estimator, seconds = classical.fitted(resolved, arrays, context.seed)
     context.check()
     found = classical.scores(estimator, arrays)
     row = {"epoch": 1.0, **found, "seconds": seconds, "samples_per_second": len(arrays.y) / max(seconds, 1e-9)}
     context.log_metrics({k: v for k, v in row.items() if k != "epoch"}, 1)
-    graph = export_estimator(estimator, int(np.prod(arrays.feature_shape)), arrays.n_outputs).SerializeToString()
+    graph = export_estimator(estimator, arrays.feature_shape, arrays.n_outputs).SerializeToString()
     write_bytes(out / "core.onnx", graph)
     return Trained(
         kind="estimator",
-        model=resolved.config(arrays.feature_shape, arrays.n_outputs),
+        model=resolved.config((int(np.prod(arrays.feature_shape)),), arrays.n_outputs),
         scores="values" if arrays.regression else "probabilities",
         feature_shape=list(arrays.feature_shape),
         n_outputs=arrays.n_outputs,
@@ -193,15 +202,14 @@ def _estimator(section: Train, model: Model, resolved: Any, arrays: Arrays, prep
         best={"epoch": 1.0, **found},
         history=[row],
         seconds=seconds,
-        proofs=[ProofRecord.of(p) for p in _link_one(model, context) + core.proofs(graph, estimator, arrays, CORE_TOLERANCE)],
+        proofs=_held(_link_one(model) + core.proofs(graph, estimator, arrays, CORE_TOLERANCE)),
     )
 
 
-def _link_one(model: Model, context: Context) -> list[Proof]:
+def _link_one(model: Model) -> list[Proof]:
     """The catalogue's own proof of the model, made again on this machine; a user's class has none."""
     if model.name is None:
         return []
     from groundup.proof import check
 
-    with context.progress.task(f"proving {model.name} equal to its reference"):
-        return list(check(model.name))
+    return list(check(model.name))

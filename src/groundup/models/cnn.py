@@ -23,11 +23,23 @@ from typing import Annotated
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from groundup.errors import ModelError
 
 TASKS = ("image-classification",)
+
+
+class _Block(nn.Module):
+    """x ← ReLU(BN(W ∗ x)), C_in channels to C_out, height and width kept."""
+
+    def __init__(self, C_in: int, C_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(C_in, C_out, kernel_size=3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(C_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))  # (B, C_in, H, W) -> (B, C_out, H, W)
 
 
 class CNN(nn.Module):
@@ -56,20 +68,23 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         if len(input_shape) != 3:
-            raise ModelError(f"cnn: expected images (channels, height, width), got features of shape {tuple(input_shape)}; for a table use mlp")
+            raise ModelError(
+                f"cnn: expected images (channels, height, width), got features of shape {tuple(input_shape)}; for a table use mlp"
+            )
         C, H, W = input_shape
         if min(H, W) < 2 ** (n_stages - 1):
             raise ModelError(
                 f"cnn: an image of {H} × {W} cannot be halved {n_stages - 1} times; use n_stages of at most {int(math.log2(min(H, W))) + 1}"
             )
         self.dropout = dropout
-        self.stages = nn.ModuleList()
+        stages = []
         for s in range(n_stages):
-            stage = nn.ModuleList()
+            blocks = []
             for _ in range(n_convs):
-                stage.append(nn.ModuleDict({"conv": nn.Conv2d(C, width << s, 3, padding=1, bias=False), "norm": nn.BatchNorm2d(width << s)}))
+                blocks.append(_Block(C, width << s))
                 C = width << s
-            self.stages.append(stage)
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
         self.head = nn.Linear(C, n_outputs)
         self.reset_parameters()
 
@@ -93,8 +108,7 @@ class CNN(nn.Module):
         for s, stage in enumerate(self.stages):
             if s:
                 x = F.max_pool2d(x, 2)  # (B, C, H, W) -> (B, C, ⌊H/2⌋, ⌊W/2⌋)
-            for block in stage:
-                x = F.relu(block["norm"](block["conv"](x)))  # (B, C_s, H, W)
-        x = x.mean(dim=(2, 3))  # (B, C)
-        x = F.dropout(x, self.dropout, self.training)
-        return self.head(x)
+            x = stage(x)  # (B, C_s, H, W)
+        x = F.avg_pool2d(x, x.shape[2:]).flatten(1)  # (B, C)
+        scores: Tensor = self.head(F.dropout(x, self.dropout, self.training))  # (B, n_outputs)
+        return scores

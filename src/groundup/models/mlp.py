@@ -12,12 +12,13 @@ whatever the batch is, and exports to nothing but Gemm and φ.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
 TASKS = ("tabular-classification", "tabular-regression", "image-classification")
 
@@ -46,7 +47,7 @@ class MLP(nn.Module):
         super().__init__()
         sizes = [math.prod(input_shape), *[width] * n_layers, n_outputs]
         self.activation, self.dropout = activation, dropout
-        self.weights = nn.ParameterList([torch.empty(d_out, d_in) for d_in, d_out in zip(sizes, sizes[1:], strict=False)])
+        self.weights = nn.ParameterList([torch.empty(d_out, d_in) for d_in, d_out in pairwise(sizes)])
         self.biases = nn.ParameterList([torch.empty(d_out) for d_out in sizes[1:]])
         self.reset_parameters()
 

@@ -4,7 +4,7 @@
 |-------------------|----------------------------------------------------------------------------------------------|
 | number, integer, boolean | itself                                                                                |
 | category          | itself                                                                                       |
-| datetime          | itself (described, not compared: time always moves on), ``.hour`` and ``.weekday`` in UTC    |
+| datetime          | itself (described, not compared: time always moves on), ``.missing`` (0 or 1)                |
 | image             | ``.mean`` ``.std`` ``.ink`` ``.edges`` ``.row`` ``.column``, all in [0, 1]                   |
 | tensor, up to 32 values | one column per value, ``x[3]``                                                         |
 | tensor, larger    | ``.mean`` ``.std`` ``.low`` ``.high``                                                        |
@@ -27,7 +27,6 @@ from groundup.bundle.signature import MISSING_DATETIME, Field
 
 Array = NDArray[Any]
 MAX_SINGLE = 32  # a tensor of at most this many values is watched value by value
-_HOUR_US, _DAY_US = 3_600_000_000, 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -66,27 +65,32 @@ def derive(fields: Sequence[Field], arrays: dict[str, Array]) -> dict[str, Array
 
     Args:
         arrays: tensors in the convention of ``groundup.bundle.signature``; fields that are absent give no columns.
+
+    Raises:
+        ValueError: a tensor has another shape than its field, or cannot be read as numbers.
     """
     out: dict[str, Array] = {}
     for field in fields:
         if field.name not in arrays:
             continue
         x = np.asarray(arrays[field.name])
+        if x.shape[1:] != field.shape:
+            raise ValueError(f"expected {field.name} of shape (N, {', '.join(map(str, field.shape))}), got {x.shape}")
         if field.kind == "category":
-            out[field.name] = x.reshape(-1)
+            out[field.name] = x
         elif field.kind == "datetime":
-            out |= _datetime(field.name, x.reshape(-1))
+            out |= _datetime(field.name, x)
         elif field.kind in ("image", "tensor"):
             values = _summaries(field, x)
             out |= {field.name + s: values[i] for i, s in enumerate(_suffixes(field))}
         else:
-            out[field.name] = x.reshape(-1).astype(np.float64, copy=False)
+            out[field.name] = x.astype(np.float64, copy=False)
     return out
 
 
 def _suffixes(field: Field) -> list[str]:
     if field.kind == "datetime":
-        return [".hour", ".weekday"]
+        return [".missing"]
     if field.kind == "image":
         return [".mean", ".std", ".ink", ".edges", ".row", ".column"]
     if field.kind == "tensor":
@@ -98,21 +102,16 @@ def _suffixes(field: Field) -> list[str]:
 
 
 def _datetime(name: str, t: Array) -> dict[str, Array]:
+    """Hour and weekday are not compared either: a window of live rows rarely holds whole days, let alone weeks."""
     missing = t == MISSING_DATETIME
-    known = np.where(missing, 0, t)
-    numbers = {
-        name: known.astype(np.float64),
-        name + ".hour": (known % _DAY_US // _HOUR_US).astype(np.float64),
-        name + ".weekday": ((known // _DAY_US + 3) % 7).astype(np.float64),  # day 0, 1970-01-01, was a Thursday; Monday = 0
-    }
-    return {k: np.where(missing, np.nan, v) for k, v in numbers.items()}
+    return {name: np.where(missing, np.nan, t), name + ".missing": missing.astype(np.float64)}
 
 
 def _summaries(field: Field, x: Array) -> Array:
     """float64 (columns, N) in the order of :func:`_suffixes`."""
     N = len(x)
     if field.kind == "image":
-        return _image(x.reshape(N, *field.shape))
+        return _image(x)
     flat = x.reshape(N, -1).astype(np.float64)
     if field.name == "probabilities":
         return flat.max(axis=1, initial=-np.inf)[None] if flat.shape[1] else np.full((1, N), np.nan)

@@ -11,6 +11,9 @@ For each column the counts in the profile's frozen bins, W of the window (n rows
 - an exact test that rare bins (missing, new categories, beyond the range) have become frequent.
 
 The smallest p-value, times the number of tests made, is the column's; Benjamini-Hochberg over all columns makes *shifted*.
+That the reference is itself a sample is in these tests; the rate holds over training samples too, so for one that was
+drawn unluckily false alarms come more often, and for most less.
+
 The size of the change is the population stability index PSI = Σ (w − r) ln(w / r); without any drift it is about
 (1/n + 1/m)(bins − 1) on average (Yurdakul 2018), which is taken off before it is compared with the threshold.
 Shifted and large is *drifted*.
@@ -22,7 +25,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -39,6 +42,7 @@ from groundup.monitoring.tails import benjamini_hochberg, chi2_sf, kolmogorov_sf
 Array = NDArray[Any]
 MIN_EXPECTED = 5.0  # rows expected in a bin, below which chi-square is not trusted (Cochran 1954)
 RARE = 0.01  # a bin with a smaller share of the reference, and too few rows expected, goes to the exact test
+_GATHER_ROWS, _GATHER_BYTES = 1024, 8 << 20
 HISTORY = 200  # closed windows that are remembered in short
 
 
@@ -139,12 +143,13 @@ def judge(scores: dict[str, Score], settings: DriftSettings) -> dict[str, Score]
 
 @dataclass(frozen=True)
 class Window:
-    """One closed and tested window.  Times are seconds since 1970 UTC, of its first row and its closing."""
+    """One closed and tested window: when its first row came and when it closed (seconds since 1970), scores and bin counts by column."""
 
     started: float
     closed: float
     rows: int
     scores: dict[str, Score]
+    counts: dict[str, Array]
 
     def columns(self, state: str) -> list[str]:
         """Names of the columns in ``state``, the largest change first."""
@@ -173,15 +178,16 @@ class Drift:
     ) -> None:
         self.settings = settings or DriftSettings()
         self._now, self._monotonic = now, monotonic
-        self.fields: dict[str, tuple[Field, ...]] = {}
+        self.fields: tuple[tuple[Field, ...], ...] = ()  # of the inputs, of the outputs
         self.bins: dict[str, Bins] = {}
         for side in ("inputs", "outputs"):
             if profile.get(side) is None:
+                self.fields += ((),)
                 continue
             loaded = Profile.from_dict(profile[side])
             if loaded.bins is None:
                 raise BundleError(f"the profile of the {side} is not frozen, so it has no bins; call freeze() before packaging")
-            self.fields[side] = loaded.fields
+            self.fields += (loaded.fields,)
             self.bins |= {self._name(side, name): bins for name, bins in loaded.bins.items()}
         self._lock = threading.Lock()
         self.tested = self.dropped_rows = self.failures = 0
@@ -194,17 +200,25 @@ class Drift:
         return column if side == "inputs" else f"output:{column}"
 
     def _open(self) -> None:
-        self._rows, self._started, self._since = 0, 0.0, 0.0
+        self._gathered: list[tuple[dict[str, Array], ...]] = []
+        self._form: tuple[Any, ...] = ()
+        self._gathered_rows = self._gathered_bytes = 0
+        self._rows, self._started, self._ended, self._since = 0, 0.0, 0.0, 0.0
         self._counts = {name: np.zeros(len(b.counts), np.int64) for name, b in self.bins.items()}
         self._provisional: tuple[int, dict[str, Score]] | None = None
 
-    def update(self, inputs: dict[str, Array], outputs: dict[str, Array] | None = None) -> list[Window]:
+    def update(self, inputs: dict[str, Array], outputs: dict[str, Array] | None = None, *, times: Array | None = None) -> list[Window]:
         """Add one batch of tensors; returns the windows that it closed (none, mostly).
 
-        A column that cannot be read is left out of this batch and counted in ``failures``; it never raises.
+        Arrays are kept by reference until a thousand rows have gathered: do not write into them afterwards.  A column that
+        cannot be read is left out and counted in ``failures``; it never raises.
+
+        Args:
+            times: when each row came, seconds since 1970 (N,); now by default.
         """
-        columns = self._derive("inputs", inputs) | self._derive("outputs", outputs or {})
-        rows = max((len(x) for x in columns.values()), default=0)
+        sides = (inputs, outputs or {})
+        lengths = [len(arrays[f.name]) for arrays, side in zip(sides, self.fields, strict=True) for f in side if f.name in arrays]
+        rows = max(lengths, default=0)
         closed = []
         with self._lock:
             if self._rows and self._monotonic() - self._since >= self.settings.max_age_s:
@@ -213,25 +227,42 @@ class Drift:
             while at < rows:
                 take = min(rows - at, self.settings.window - self._rows)
                 if not self._rows:
-                    self._started, self._since = self._now(), self._monotonic()
-                for name, x in columns.items():
-                    self._counts[name] += self.bins[name].count(x[at : at + take])
+                    self._started, self._since = self._now() if times is None else float(times[at]), self._monotonic()
+                self._gather(sides if take == rows else tuple({k: x[at : at + take] for k, x in a.items()} for a in sides), take)
                 self._rows += take
                 at += take
+                self._ended = self._now() if times is None else float(times[at - 1])
                 if self._rows >= self.settings.window:
                     closed += self._close()
         return closed
 
-    def _derive(self, side: str, arrays: dict[str, Array]) -> dict[str, Array]:
-        found: dict[str, Array] = {}
-        for field in self.fields.get(side, ()):
-            try:
-                columns = derive([field], arrays)
-            except (TypeError, ValueError, OverflowError):  # another shape or type than the signature's
-                self.failures += 1
-                continue
-            found |= {name: x for k, x in columns.items() if (name := self._name(side, k)) in self.bins}
-        return found
+    def _gather(self, sides: tuple[dict[str, Array], ...], rows: int) -> None:
+        """Keep one batch with others of its form: counting a thousand rows at once costs little more than counting one."""
+        form = tuple((k, x.dtype.char, x.shape[1:]) for arrays in sides for k, x in arrays.items())
+        if form != self._form:
+            self._drain()
+            self._form = form
+        self._gathered.append(sides)
+        self._gathered_rows += rows
+        self._gathered_bytes += sum(x.nbytes for arrays in sides for x in arrays.values())
+        if self._gathered_rows >= _GATHER_ROWS or self._gathered_bytes >= _GATHER_BYTES:
+            self._drain()
+
+    def _drain(self) -> None:
+        batches, self._gathered, self._gathered_rows, self._gathered_bytes = self._gathered, [], 0, 0
+        for i, (side, fields) in enumerate(zip(("inputs", "outputs"), self.fields, strict=True)):
+            for field in fields:
+                parts = [b[i][field.name] for b in batches if field.name in b[i]]
+                if not parts:
+                    continue
+                try:
+                    columns = derive([field], {field.name: parts[0] if len(parts) == 1 else np.concatenate(parts)})
+                    found = {name: self.bins[name].count(x) for k, x in columns.items() if (name := self._name(side, k)) in self.bins}
+                except (TypeError, ValueError, OverflowError):  # another shape or type than the signature's
+                    self.failures += 1
+                    continue
+                for name, counts in found.items():
+                    self._counts[name] += counts
 
     def expire(self) -> list[Window]:
         """Close the open window if it is too old; for callers that may wait long for the next batch."""
@@ -239,13 +270,19 @@ class Drift:
             old = self._rows and self._monotonic() - self._since >= self.settings.max_age_s
             return self._close() if old else []
 
+    def finish(self) -> list[Window]:
+        """Close the open window as it is; it is tested if it has ``min-rows``."""
+        with self._lock:
+            return self._close() if self._rows else []
+
     def _close(self) -> list[Window]:
-        rows, started, counts = self._rows, self._started, self._counts
+        self._drain()
+        rows, started, ended, counts = self._rows, self._started, self._ended, self._counts
         self._open()
         if rows < self.settings.min_rows:
             self.dropped_rows += rows
             return []
-        window = Window(started, self._now(), rows, judge(self._compare(counts), self.settings))
+        window = Window(started, ended, rows, judge(self._compare(counts), self.settings), counts)
         self.tested += 1
         self.last = window
         worst = max(window.scores.values(), key=lambda s: s.excess, default=None)
@@ -275,6 +312,7 @@ class Drift:
         Costs about 0.2 ms a column when the open window has grown since the last call.
         """
         with self._lock:
+            self._drain()
             if self._rows >= self.settings.min_rows and (self._provisional is None or self._provisional[0] != self._rows):
                 self._provisional = (self._rows, self._compare(self._counts))
             return {
@@ -299,14 +337,14 @@ class Drift:
                 "history": list(self.history),
             }
 
-    def shares(self, columns: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-        """For plots: names of the bins, their shares in the reference and in the open window (None while it is empty)."""
-        with self._lock:
-            return {
-                name: {
-                    "bins": self.bins[name].names(),
-                    "reference": (self.bins[name].counts / max(self.bins[name].counts.sum(), 1)).tolist(),
-                    "window": (self._counts[name] / self._counts[name].sum()).tolist() if self._counts[name].sum() else None,
-                }
-                for name in (columns if columns is not None else self.bins)
+    def shares(self, window: Window) -> dict[str, dict[str, Any]]:
+        """For plots, by column: names of the bins, their shares in the reference and in ``window`` (None where it had no rows)."""
+        out = {}
+        for name, bins in self.bins.items():
+            counts, total = window.counts[name], window.counts[name].sum()
+            out[name] = {
+                "bins": bins.names(),
+                "reference": (bins.counts / max(bins.counts.sum(), 1)).tolist(),
+                "window": (counts / total).tolist() if total else None,
             }
+        return out

@@ -3,9 +3,9 @@
 Columns: ``time`` (UTC), ``request_id``, ``version`` of the bundle, the groups ``inputs`` and ``outputs``.  With duckdb:
 ``select outputs.label, count(*) from 'log/*.parquet' group by 1``.
 
-A file appears under its name whole, or not at all; it is never changed afterwards.  Rows since the last rotation are in memory: a
-killed process loses them (at most ``rotate-s`` seconds' worth), ``close()`` loses none.  While the folder cannot be written, rows are held up
-to ``rotate-mb`` and retried; then new ones are dropped and counted.  Serving goes on.
+A file appears under its name whole, or not at all; it is never changed afterwards.  Rows since the last rotation are
+in memory: a killed process loses them (at most ``rotate-s`` seconds' worth), ``close()`` loses none.  While the folder
+cannot be written, rows are held up to ``rotate-mb`` and retried; then new ones are dropped and counted.  Serving goes on.
 """
 
 from __future__ import annotations

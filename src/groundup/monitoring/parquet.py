@@ -1,7 +1,7 @@
 """A small Parquet writer: enough for a prediction log, and nothing that a server has to install.
 
-Why not a library: measured on Linux x86-64, duckdb adds 65 MB on disk, 51 MB of memory and 0.36 s of import to a server, pyarrow 152 MB, 107 MB
-and 1.6 s.  This file adds none, and its output is read back with both in the tests.
+Why not a library: measured on Linux x86-64, duckdb adds 65 MB of disk, 51 MB of memory and 0.36 s of import to a
+server, pyarrow 152 MB, 107 MB and 1.6 s.  This file adds none, and its output is read back with both in the tests.
 
 Written is the plain subset of the format (apache/parquet-format, README and parquet.thrift): one row group, one data page
 (version 1) a column, PLAIN values, gzip pages, metadata in Thrift's compact protocol.

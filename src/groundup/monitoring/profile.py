@@ -10,7 +10,7 @@ categories and for numbers with few values, otherwise worth those of a sample of
 drift tests take that into account.  :meth:`Profile.of` does all steps on arrays in memory.
 
 Bins of a number: ten quantiles with open ends, or one bin a value where there are few values (or much mass on one), and
-a bin for missing.  Bins of a category: the fifty most frequent, the others, missing.
+a bin for missing.  Bins of a category: the fifty most frequent that are not rare, the others, missing.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ Array = NDArray[Any]
 FORMAT = 1
 N_QUANTILES = 10
 MAX_CATEGORIES = 50
+MIN_COUNT, MIN_SHARE = 20, 0.005  # rarer categories share one bin: those seen twice by luck would be missed in honest traffic
 SKETCH_ERROR = 0.005  # rank error of the quantile sketch, assumed when counts are read off it
 
 
@@ -73,10 +74,13 @@ class Bins:
         if self.categories is not None:
             return [*self.categories, "(other)", "(missing)"]
         assert self.edges is not None
-        e = [f"{v:.6g}" for v in self.edges]
-        if not e:
+        if not len(self.edges):
             return ["any", "(missing)"]
-        return [f"≤ {e[0]}", *(f"{a} … {b}" for a, b in pairwise(e)), f"> {e[-1]}", "(missing)"]
+        single = np.nextafter(self.edges[1:], -np.inf) == self.edges[:-1]  # a bin that holds one value alone
+        e = [f"{v:.6g}" for v in self.edges]
+        between = [f"= {b}" if alone else f"{a} … {b}" for alone, (a, b) in zip(single.tolist(), pairwise(e), strict=True)]
+        first = f"< {e[1]}" if len(single) and single[0] else f"≤ {e[0]}"
+        return [first, *between, f"> {e[-1]}", "(missing)"]
 
     def to_dict(self) -> dict[str, Any]:
         where = {"categories": self.categories} if self.edges is None else {"edges": self.edges.tolist()}
@@ -91,7 +95,8 @@ class Bins:
 def bins_of(summary: Numbers | Categories) -> Bins:
     """Bins and first counts from a summary alone."""
     if isinstance(summary, Categories):
-        top = summary.top(MAX_CATEGORIES)
+        least = max(MIN_COUNT, MIN_SHARE * summary.count)
+        top = [(name, count) for name, count in summary.top(MAX_CATEGORIES) if count >= least]
         known = [c for _, c in top]
         counts = np.array([*known, summary.n - sum(known), summary.nulls], np.float64)
         return Bins(None, [name for name, _ in top], counts, float(summary.count))
@@ -125,8 +130,9 @@ def _edges(quantiles: Array) -> Array:
     values, times = np.unique(quantiles[np.isfinite(quantiles)], return_counts=True)
     with np.errstate(over="ignore"):
         below = np.nextafter(values[times > 1], -np.inf)
-    edges = np.unique(np.concatenate([values, below]))
-    return edges[np.isfinite(edges)]
+    edges: Array = np.unique(np.concatenate([values, below]))
+    finite: Array = edges[np.isfinite(edges)]
+    return finite
 
 
 class Profile:
@@ -244,7 +250,7 @@ class Profile:
                 if stored["bins"] is not None:
                     frozen[name] = Bins.from_dict(stored["bins"])
             profile.bins = frozen or None
-        except (KeyError, TypeError, ValueError, RuntimeError) as e:  # RuntimeError: DataSketches cannot read its bytes
+        except (LookupError, TypeError, ValueError, RuntimeError) as e:  # DataSketches raises IndexError and RuntimeError
             raise BundleError(f"the profile is damaged ({type(e).__name__}: {e}); package the model again") from e
         return profile
 

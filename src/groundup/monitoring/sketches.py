@@ -320,7 +320,7 @@ def count_strings(x: Array) -> Counter[str]:
     try:
         raw = Counter(values)
     except TypeError:  # something unhashable, such as a list
-        raw = Counter(map(str, values))
+        return Counter(map(_key, values))
     counts: Counter[str] = Counter()
     for value, weight in raw.items():
         counts[_key(value)] += weight

@@ -63,7 +63,7 @@ def kolmogorov_sf(x: float) -> float:
     if x < 1.0:  # Jacobi's identity: converges where the other series does not
         y = math.pi**2 / (8 * x * x)
         return 1.0 - math.sqrt(2 * math.pi) / x * sum(math.exp(-((2 * k - 1) ** 2) * y) for k in range(1, 6))
-    return 2 * sum((-1) ** (k - 1) * math.exp(-2 * k * k * x * x) for k in range(1, 8))
+    return 2 * sum((1 if k % 2 else -1) * math.exp(-2 * k * k * x * x) for k in range(1, 8))
 
 
 def poisson_excess_sf(window: float, n: float, reference: float, m: float) -> float:

@@ -40,7 +40,9 @@ def mlflow_signature(signature: Signature) -> Any:
             columns.append(ColSpec(AnyType() if f.nullable and f.kind == "boolean" else kind, name=f.name))
         inputs = Schema(columns)
     else:
-        inputs = Schema([TensorSpec(np.dtype(str) if f.kind == "category" else f.dtype, (-1, *f.shape), name=f.name) for f in signature.inputs])
+        inputs = Schema(
+            [TensorSpec(np.dtype(str) if f.kind == "category" else f.dtype, (-1, *f.shape), name=f.name) for f in signature.inputs]
+        )
     outputs = []
     for f in signature.outputs:
         if f.shape:
@@ -138,7 +140,10 @@ def requirements() -> list[str]:
 
     import groundup
 
-    return [f"groundup>={groundup.__version__}", *(f"{name}=={version(name)}" for name in ("mlflow", "onnx", "onnxruntime", "numpy", "pandas"))]
+    return [
+        f"groundup>={groundup.__version__}",
+        *(f"{name}=={version(name)}" for name in ("mlflow", "onnx", "onnxruntime", "numpy", "pandas")),
+    ]
 
 
 def save_model(path: str, mlflow_model: Any, bundle: Bundle, example: Mapping[str, Any], **_: Any) -> None:

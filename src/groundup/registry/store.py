@@ -100,6 +100,9 @@ class Event:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __str__(self) -> str:
+        return f"{self.time} {self.action} {self.name}: version {self.before or 'none'} → {self.after or 'none'}, by {self.who}"
+
 
 class Registry:
     """The registry below ``home``.
@@ -117,7 +120,9 @@ class Registry:
     def add(self, name: str, bundle: Bundle, *, metrics: Mapping[str, Any], gates: list[Any]) -> Version:
         """Copy ``bundle`` in as the next version of ``name`` and make it challenger.  The same content again is the same version."""
         if not _NAME.fullmatch(name):
-            raise BundleError(f"model name {name!r}: expected letters, digits, '.', '_' or '-', at most 128, starting with a letter or digit")
+            raise BundleError(
+                f"model name {name!r}: expected letters, digits, '.', '_' or '-', at most 128, starting with a letter or digit"
+            )
         with self._writing() as db:
             row = db.execute("SELECT version FROM version WHERE name = ? AND content = ?", (name, bundle.version)).fetchone()
             if row is None:
@@ -147,7 +152,9 @@ class Registry:
             self._known(db, name, version)
             now = self._alias(db, name, CHAMPION)
             if check and now != expected:
-                raise BusyError(f"{name}: champion is version {now}, no longer {expected}, which version {version} was compared with; run register again")
+                raise BusyError(
+                    f"{name}: champion is version {now}, no longer {expected}, which version {version} was compared with; run register again"
+                )
             return self._move(db, name, CHAMPION, "promote", version, why)
 
     def refuse(self, name: str, version: int, why: Mapping[str, Any]) -> Event:
@@ -222,14 +229,20 @@ class Registry:
         if alias is not None:
             aliases = self.aliases(name)
             if alias not in aliases:
-                raise BundleError(f"{reference!r}: {name} has no {alias!r}; it has: {_list(f'{a} (version {v})' for a, v in aliases.items())}")
+                raise BundleError(
+                    f"{reference!r}: {name} has no {alias!r}; it has: {_list(f'{a} (version {v})' for a, v in aliases.items())}"
+                )
             return self.version(name, aliases[alias]).path
         return (versions[-1] if wanted == "latest" else self.version(name, int(wanted))).path
 
     def mirrored(self, name: str, store: str) -> dict[int, str]:
         """Version here -> version in the other registry ``store``."""
         with self._reading() as db:
-            return dict(db.execute("SELECT version, elsewhere FROM mirror WHERE name = ? AND store = ?", (name, store)).fetchall()) if db else {}
+            return (
+                dict(db.execute("SELECT version, elsewhere FROM mirror WHERE name = ? AND store = ?", (name, store)).fetchall())
+                if db
+                else {}
+            )
 
     def mirror(self, name: str, version: int, store: str, elsewhere: str) -> None:
         """Remember that ``version`` is known as ``elsewhere`` in the registry ``store``."""
@@ -287,7 +300,9 @@ class Registry:
         db.execute("INSERT OR REPLACE INTO alias VALUES (?, ?, ?)", (name, alias, version))
         return self._record(db, name, action, before, version, why)
 
-    def _record(self, db: sqlite3.Connection, name: str, action: str, before: int | None, after: int | None, why: Mapping[str, Any]) -> Event:
+    def _record(
+        self, db: sqlite3.Connection, name: str, action: str, before: int | None, after: int | None, why: Mapping[str, Any]
+    ) -> Event:
         entry = (name, _now(), action, before, after, _who())
         cursor = db.execute(
             "INSERT INTO history (name, time, action, before, after, who, why) VALUES (?, ?, ?, ?, ?, ?, ?)", (*entry, json.dumps(why))

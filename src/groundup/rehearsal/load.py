@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from groundup.rehearsal.server import HOST
 
@@ -74,8 +75,7 @@ class _Connection(asyncio.Protocol):
         self.closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def send(self, data: bytes) -> asyncio.Future[tuple[int, bytes]]:
         assert self.transport is not None
@@ -107,9 +107,7 @@ class _Connection(asyncio.Protocol):
             self.waiting.set_exception(ConnectionError(f"connection closed before the answer came ({error or 'end of file'})"))
 
 
-async def _worker(
-    port: int, requests: Sequence[bytes], take: Callable[[], int | None], result: Result, keep: bool, timeout: float
-) -> None:
+async def _worker(port: int, requests: Sequence[bytes], take: Callable[[], int | None], result: Result, keep: bool, timeout: float) -> None:
     loop = asyncio.get_running_loop()
     connection: _Connection | None = None
     try:
@@ -140,7 +138,14 @@ async def _worker(
 
 
 async def _drive(
-    port: int, requests: Sequence[Request], count: int, seconds: float, connections: int, keep: bool, go_on: Callable[[], bool], timeout: float
+    port: int,
+    requests: Sequence[Request],
+    count: int,
+    seconds: float,
+    connections: int,
+    keep: bool,
+    go_on: Callable[[], bool],
+    timeout: float,
 ) -> Result:
     result, encoded = Result(), [r.encode(port) for r in requests]
     upcoming, deadline = iter(range(count)), time.perf_counter() + seconds
@@ -175,9 +180,14 @@ def send(
         go_on: asked before each request; False lets what is under way come back and sends no more.
         timeout: seconds after which a request without an answer has failed.
     """
-    main: Any = _drive(port, requests, len(requests) if count is None else count, seconds, connections, keep, go_on, timeout)
-    with asyncio.Runner(loop_factory=_loop) as runner:
-        return runner.run(main)  # type: ignore[no-any-return]
+    count = len(requests) if count is None else count
+
+    def run() -> Result:
+        with asyncio.Runner(loop_factory=_loop) as runner:
+            return runner.run(_drive(port, requests, count, seconds, connections, keep, go_on, timeout))
+
+    with ThreadPoolExecutor(1) as pool:  # a thread of its own, because a notebook's has a loop running already
+        return pool.submit(run).result()
 
 
 def _loop() -> asyncio.AbstractEventLoop:

@@ -25,6 +25,7 @@ from groundup.rehearsal import tether
 
 HOST = "127.0.0.1"
 READY = "/v2/health/ready"
+TOKEN = "GROUNDUP_TOKEN"  # the rehearsal sends none, so its servers ask for none; nobody else reaches loopback
 ATTEMPTS = 5  # a free port can be taken by someone else between looking and binding
 
 
@@ -106,7 +107,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | self.environment,
+                env={k: v for k, v in os.environ.items() if k != TOKEN} | self.environment,
             )
         _living.add(self)
         self.port = port
@@ -122,7 +123,9 @@ class Server:
                 return True
             if time.monotonic() - started > self.timeout:
                 self.kill()
-                raise ProofError(f"the server of {self.bundle} was not ready within {self.timeout:g} s; its last lines:\n{self.tail(begin)}")
+                raise ProofError(
+                    f"the server of {self.bundle} was not ready within {self.timeout:g} s; its last lines:\n{self.tail(begin)}"
+                )
             time.sleep(0.01)
 
     def is_ready(self) -> bool:
@@ -146,7 +149,8 @@ class Server:
 
     def is_alive(self) -> bool:
         """Whether the process runs."""
-        return self._process is not None and self._process.poll() is None
+        process = self._process  # another thread may be ending it
+        return process is not None and process.poll() is None
 
     def memory(self) -> int | None:
         """Resident bytes of the process now; None where the system does not tell."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SHARES = frozenset({"accuracy", "balanced_accuracy", "f1"})
+SCORES = frozenset({"mcc", "roc_auc", "average_precision", "log_loss", "ece", "r2"})
 LABELS = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
@@ -50,8 +51,10 @@ def percent(x: Any, digits: int = 1) -> str:
 
 
 def metric(name: str, x: Any) -> str:
-    """A metric's value in its customary form."""
-    return percent(x) if name in SHARES else number(x)
+    """A metric's value in its customary form: shares in percent, other scores with four decimals, amounts with four digits."""
+    if name in SHARES:
+        return percent(x)
+    return f"{x:.4f}".replace("-", "−") if name in SCORES and defined(x) else number(x)
 
 
 def difference(name: str, x: Any) -> str:
@@ -59,7 +62,9 @@ def difference(name: str, x: Any) -> str:
     if not defined(x):
         return "–"
     sign = "+" if x > 0 else "−" if x < 0 else "±"
-    return f"{sign}{100 * abs(x):.1f}{NARROW}pp" if name in SHARES else f"{sign}{number(abs(x), 3)}"
+    if name in SHARES:
+        return f"{sign}{100 * abs(x):.1f}{NARROW}pp"
+    return sign + (f"{abs(x):.4f}" if name in SCORES else number(abs(x), 3))
 
 
 def interval(name: str, estimate: Mapping[str, Any] | None, write: Any = metric) -> str:
@@ -105,7 +110,7 @@ def seconds(x: Any) -> str:
 
 def times(x: Any) -> str:
     """A ratio."""
-    return f"{x:.3g}{NARROW}×" if defined(x) else "–"
+    return f"{x:.{2 if x < 10 else 1}f}{NARROW}×" if defined(x) else "–"
 
 
 def plain(x: Any) -> str:

@@ -1,4 +1,54 @@
-"""Small pieces of HTML for notebooks: what ``Evaluated`` and a run show of themselves."""
+"""Small pieces of HTML for notebooks: what ``Evaluated`` and a run show of themselves.
+
+A notebook has its own page, so a fragment brings the report's colours under a class of its own and leaves the rest alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from typing import Any
-def evaluated_summary(evaluated: dict[str, Any]) -> str:
-    raise NotImplementedError
+
+from groundup.bundle.proof import Proof
+from groundup.reporting import evaluation, summary
+from groundup.reporting.facts import Facts, Plain
+from groundup.reporting.html import Html, join, tag
+from groundup.reporting.proofs import chain
+
+# Stage of a run -> name of its output on the page.
+_OUTPUTS = {
+    "prepare": "prepared",
+    "tune": "tuned",
+    "train": "trained",
+    "evaluate": "evaluated",
+    "compress": "compressed",
+    "package": "packaged",
+    "rehearse": "rehearsed",
+    "register": "registered",
+}
+
+
+def evaluated_summary(evaluated: Plain) -> str:
+    """The headline, the metrics table and the gates of one evaluation.
+
+    Args:
+        evaluated: ``Evaluated.model_dump(mode="json")``.
+    """
+    run = Facts({"evaluated": evaluated})
+    sentence = tag("p", join(summary.sentences(run), " "), class_="verdict")
+    return _framed(sentence, evaluation.metrics_table(evaluated), evaluation.gates_table(evaluated.get("gates") or []))
+
+
+def run_summary(outputs: Mapping[str, Any], proofs: Sequence[Proof]) -> str:
+    """The top of the report for a run's outputs by stage name, and the proof chain."""
+    stages = {_OUTPUTS[stage]: output.model_dump(mode="json") for stage, output in outputs.items() if stage in _OUTPUTS}
+    run = Facts(stages, proofs=tuple(proofs))
+    return _framed(tag("p", join(summary.sentences(run), " "), class_="verdict"), summary.cards(run), chain(proofs) if proofs else "")
+
+
+def _framed(*content: Any) -> str:
+    """Content under the class ``groundup`` with the report's stylesheet scoped to it."""
+    from groundup.reporting.page import stylesheet
+
+    # `@scope` keeps the rules inside; its root stands in for the page's own.
+    rules = stylesheet().replace(":root", ":scope").replace("body {", ":scope {", 1)
+    return tag("div", tag("style", Html("@scope (.groundup) {\n" + rules + "\n}")), *content, class_="groundup")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+# Control characters and lone surrogates are not allowed in HTML, and bidirectional overrides could make a table lie.
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 _VOID = frozenset({"img", "br", "hr", "meta", "link", "input"})
 
 
@@ -24,18 +27,18 @@ def text(value: Any) -> Html:
         return value
     if value is None:
         return Html("–")
-    # Control characters are not allowed in HTML, and bidirectional overrides could make a table lie.
-    shown = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(value))
-    return Html(html.escape(shown, quote=True))
+    return Html(html.escape(_UNFIT.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True))
 
 
-def tag(name: str, *children: Any, **attributes: Any) -> Html:
+def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
     """``<name attribute="...">children</name>``.
 
     ``class_`` is class, further underscores become hyphens; an attribute of None is left out; children are escaped by :func:`text`.
     """
     given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value), quote=True)}"' for key, value in attributes.items() if value is not None
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value), quote=True)}"'
+        for key, value in attributes.items()
+        if value is not None
     )
     if name in _VOID:
         return Html(f"<{name}{given}>")
@@ -85,9 +88,9 @@ def figure(drawing: Html, caption: Any) -> Html:
     return tag("figure", drawing, tag("figcaption", caption)) if drawing else EMPTY
 
 
-def more(summary: str, *content: Any) -> Html:
+def more(summary: str, *content: Any, opened: bool = False) -> Html:
     """Content that opens on demand, without a script."""
-    return tag("details", tag("summary", summary), *content)
+    return tag("details", tag("summary", summary), *content, open="open" if opened else None)
 
 
 def section(identity: str, title: str, *content: Any, lead: Any = None) -> Html:

@@ -1,7 +1,7 @@
 """Plots as SVG text: lines, intervals, reliability, confusion, histograms, scatters, sparklines.
 
-Colours are CSS variables of the page (``--ink``, ``--muted``, ``--rule``, ``--accent``, ``--second``, ``--good``, ``--bad``), so a plot follows
-light and dark.  Everything is drawn in a box 440 wide that scales with its column: text stays readable on a phone.
+Colours are CSS variables of the page (``--ink``, ``--muted``, ``--rule``, ``--accent``, ``--second``, ``--good``, ``--bad``), so
+a plot follows light and dark.  Everything is drawn in a box 440 wide that scales with its column: text stays readable on a phone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from groundup.reporting.format import defined, number
@@ -64,7 +65,9 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 class Axes:
     """A frame with ticks and labels, into which shapes are put in data coordinates."""
 
-    def __init__(self, x: Pair, y: Pair, x_label: str, y_label: str, *, height: float = HEIGHT, x_format: Any = number, y_format: Any = number) -> None:
+    def __init__(
+        self, x: Pair, y: Pair, x_label: str, y_label: str, *, height: float = HEIGHT, x_format: Any = number, y_format: Any = number
+    ) -> None:
         self.left, self.right, self.top, self.bottom = 52.0, WIDTH - 14, 14.0, height - 40
         self.height = height
         self.x0, self.x1 = _apart(x)
@@ -77,7 +80,9 @@ class Axes:
             self.parts.append(label(self.x(t), self.bottom + 16, x_format(t), anchor="middle"))
         self.parts.append(line(self.left, self.bottom, self.right, self.bottom, "var(--muted)"))
         self.parts.append(label((self.left + self.right) / 2, height - 6, x_label, anchor="middle", class_="axis"))
-        self.parts.append(label(0, 0, y_label, anchor="middle", class_="axis", transform=f"translate(11 {(self.top + self.bottom) / 2:.1f}) rotate(-90)"))
+        self.parts.append(
+            label(0, 0, y_label, anchor="middle", class_="axis", transform=f"translate(11 {(self.top + self.bottom) / 2:.1f}) rotate(-90)")
+        )
 
     def x(self, value: float) -> float:
         return self.left + (value - self.x0) / (self.x1 - self.x0) * (self.right - self.left)
@@ -88,11 +93,15 @@ class Axes:
     def path(self, points: Sequence[Pair], color: str, **more: Any) -> None:
         """A line through the points."""
         d = "M" + "L".join(f"{self.x(a):.1f} {self.y(b):.1f}" for a, b in points)
-        self.parts.append(tag("path", d=d, fill="none", stroke=color, stroke_width=more.pop("stroke_width", 2), stroke_linejoin="round", **more))
+        self.parts.append(
+            tag("path", d=d, fill="none", stroke=color, stroke_width=more.pop("stroke_width", 2), stroke_linejoin="round", **more)
+        )
 
     def dot(self, x: float, y: float, color: str, title: str = "", r: float = 3.5, **more: Any) -> None:
         """A point, with a title that shows on hovering."""
-        self.parts.append(tag("circle", tag("title", title) if title else EMPTY, cx=f"{self.x(x):.1f}", cy=f"{self.y(y):.1f}", r=r, fill=color, **more))
+        self.parts.append(
+            tag("circle", tag("title", title) if title else EMPTY, cx=f"{self.x(x):.1f}", cy=f"{self.y(y):.1f}", r=r, fill=color, **more)
+        )
 
     def done(self, title: str) -> Html:
         """The drawing."""
@@ -135,7 +144,7 @@ def bars(rows: Sequence[Bar], title: str, *, reference: float | None = None, low
     rows = [r for r in rows if defined(r.value)]
     if not rows:
         return EMPTY
-    ends = [v for r in rows for v in (r.value, r.low, r.high) if v is not None and defined(v)] + ([reference] if defined(reference) else [])
+    ends = [v for v in (reference, *(v for r in rows for v in (r.value, r.low, r.high))) if v is not None and defined(v)]
     x0, x1 = _apart(_padded(min(ends), max(ends)))
     x0, x1 = (x0 if low is None else max(x0, low)), (x1 if high is None else min(x1, high))
     left, right, step = 150.0, WIDTH - 74, 24.0
@@ -203,7 +212,9 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
         total = sum(row) or 1
         y = top + i * cell
         if k <= 30:
-            parts.append(tag("text", tag("title", classes[i]), _short(classes[i], 14), x=left - 6, y=f"{y + cell / 2 + 4:.1f}", text_anchor="end"))
+            parts.append(
+                tag("text", tag("title", classes[i]), _short(classes[i], 14), x=left - 6, y=f"{y + cell / 2 + 4:.1f}", text_anchor="end")
+            )
             x, under = left + (i + 0.5) * cell, top + k * cell + 14
             turn = {} if upright else {"transform": f"rotate(-60 {x:.1f} {under - 4:.1f})"}
             parts.append(label(x, under, _short(classes[i], 14), anchor="middle" if upright else "end", **turn))
@@ -227,9 +238,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
             )
             if k <= 16 and n:
                 strong = opacity > 0.55
-                parts.append(
-                    label(x + cell / 2, y + cell / 2 + 4, f"{n:,}", anchor="middle", class_="cell-strong" if strong else "cell")
-                )
+                parts.append(label(x + cell / 2, y + cell / 2 + 4, f"{n:,}", anchor="middle", class_="cell-strong" if strong else "cell"))
     return svg(parts, title, height)
 
 
@@ -273,22 +282,31 @@ def scatter(
         axes.path([(x[0], x[0]), (x[1], x[1])], "var(--muted)", stroke_dasharray="3 4", stroke_width=1.2)
     if len(best) > 1:
         steps = [best[0]]
-        for before, after in zip(best[:-1], best[1:], strict=True):
+        for before, after in pairwise(best):
             steps += [(after[0], before[1]), after]
         axes.path(steps, "var(--second)", stroke_width=1.6)
     small = len(points) > 60
     for p in points:
         color = "var(--accent)" if p.stressed or not any(q.stressed for q in points) else "var(--muted)"
         axes.dot(p.x, p.y, color, p.detail or p.label, r=2.2 if small else 6 if p.stressed else 4, fill_opacity="0.55" if small else "0.9")
-    taken: list[tuple[float, float]] = []
-    for p in points if 0 < sum(bool(p.label) for p in points) <= 12 else []:
-        near_right = axes.x(p.x) > (axes.left + axes.right) * 0.62
-        tx, ty = axes.x(p.x) + (-10 if near_right else 10), axes.y(p.y) + 4
-        while any(abs(tx - a) < 130 and abs(ty - b) < 13 for a, b in taken):
-            ty -= 13
-        taken.append((tx, ty))
-        axes.parts.append(label(tx, ty, _short(p.label, 30), anchor="end" if near_right else "start", class_="name"))
+    if 0 < sum(bool(p.label) for p in points) <= 12:
+        axes.parts += _labels([(axes.x(p.x), axes.y(p.y), _short(p.label, 30)) for p in points])
     return axes.done(title)
+
+
+def _labels(wanted: Sequence[tuple[float, float, str]]) -> list[Html]:
+    """Each label beside its point where it covers neither a point nor a label already there; the first place that is free."""
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y, _ in wanted]
+    parts = []
+    for x, y, content in wanted:
+        w = 6.6 * len(content)
+        places = [(side, y + dy) for dy in (4, -10, 18, -24, 32, -38, 46) for side in (x + 10, x - 10 - w, x - w / 2)]
+        inside = [(a, b) for a, b in places if a >= 0 and a + w <= WIDTH and b - 10 >= 0]
+        free = (p for p in inside if not any(p[0] < r and p[0] + w > left and p[1] - 10 < b and p[1] + 3 > t for left, t, r, b in taken))
+        at = next(free, (inside or places)[0])
+        taken.append((at[0], at[1] - 10, at[0] + w, at[1] + 3))
+        parts.append(label(*at, content, class_="name"))
+    return parts
 
 
 def density(edges: Sequence[float], counts: Sequence[float], low: float, high: float, title: str) -> Html:
@@ -341,7 +359,9 @@ def meter(estimate: float, low: float | None, high: float | None, other: float |
 
 def _spark_bar(x: float, w: float, share: float) -> Html:
     h = max(24 * share, 0.6)
-    return tag("rect", x=f"{x:.1f}", y=f"{25 - h:.1f}", width=f"{max(w - 0.8, 0.8):.1f}", height=f"{h:.1f}", fill="var(--accent)", opacity="0.75")
+    return tag(
+        "rect", x=f"{x:.1f}", y=f"{25 - h:.1f}", width=f"{max(w - 0.8, 0.8):.1f}", height=f"{h:.1f}", fill="var(--accent)", opacity="0.75"
+    )
 
 
 def _box(axes: Axes, a: float, b: float, n: float, color: str, title: str) -> Html:

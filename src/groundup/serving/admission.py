@@ -129,7 +129,11 @@ class Admission:
     async def _answer(self, route: Route | None, scope: Scope, receive: Receive) -> Answer:
         headers = dict(scope["headers"])
         self._check_sender(headers)
-        if self._token is not None and not (route is not None and route.public) and not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
+        if (
+            self._token is not None
+            and not (route is not None and route.public)
+            and not hmac.compare_digest(headers.get(b"authorization", b""), self._token)
+        ):
             raise RequestError(401, "expected the header 'Authorization: Bearer <token>' with the server's token")
         if route is None:
             raise RequestError(404, "no such path or model; GET /v2 and /openapi.json tell what there is")

@@ -218,7 +218,11 @@ class Batcher:
                     _log.exception("a run failed unexpectedly")
                 else:
                     _log.error("the graph failed on a request: %s", e)
-                return [RequestError(500, "the model failed on this request; its mates in the batch were answered, the server's log has the reason")]
+                return [
+                    RequestError(
+                        500, "the model failed on this request; its mates in the batch were answered, the server's log has the reason"
+                    )
+                ]
             half = len(tickets) // 2
             return self._execute(tickets[:half], done) + self._execute(tickets[half:], done)
         results: list[Arrays | Exception] = []

@@ -25,7 +25,13 @@ _ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     TypeError,
 )
-_TYPES = {"float64": "tensor(double)", "float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor(uint8)", "object": "tensor(string)"}
+_TYPES = {
+    "float64": "tensor(double)",
+    "float32": "tensor(float)",
+    "int64": "tensor(int64)",
+    "uint8": "tensor(uint8)",
+    "object": "tensor(string)",
+}
 
 
 class Engine:
@@ -89,7 +95,10 @@ class Engine:
 
     def _check_signature(self) -> None:
         signature, path = self.bundle.signature, self.bundle.path
-        for what, fields, nodes in (("input", signature.inputs, self._session.get_inputs()), ("output", signature.outputs, self._session.get_outputs())):
+        for what, fields, nodes in (
+            ("input", signature.inputs, self._session.get_inputs()),
+            ("output", signature.outputs, self._session.get_outputs()),
+        ):
             have = {n.name: n for n in nodes}
             names = [f.name for f in fields]
             missing = [n for n in names if n not in have]
@@ -99,7 +108,9 @@ class Engine:
         for field in signature.inputs:
             node = next(n for n in self._session.get_inputs() if n.name == field.name)
             shape = tuple(node.shape[1:])
-            fits = len(node.shape) == 1 + len(field.shape) and all(not isinstance(g, int) or g == f for g, f in zip(shape, field.shape, strict=True))
+            fits = len(node.shape) == 1 + len(field.shape) and all(
+                not isinstance(g, int) or g == f for g, f in zip(shape, field.shape, strict=True)
+            )
             if node.type != _TYPES[str(field.dtype)] or not fits:
                 raise BundleError(
                     f"{path}: input {field.name!r} is {_TYPES[str(field.dtype)]} (N, {', '.join(map(str, field.shape))}) in the signature "

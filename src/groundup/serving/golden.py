@@ -36,7 +36,7 @@ class Golden:
 
 def write_golden(inputs: Mapping[str, Any], outputs: Mapping[str, Any], *, tolerance: float = 1e-4) -> bytes:
     """The bytes of a ``golden.npz``; object arrays of str are stored as fixed-width unicode."""
-    arrays: Arrays = {"tolerance": np.float64(tolerance).reshape(())}
+    arrays: Arrays = {"tolerance": np.asarray(tolerance, np.float64)}
     for group, named in (("inputs", inputs), ("outputs", outputs)):
         for name, values in named.items():
             array = np.asarray(values)

@@ -19,7 +19,7 @@ FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
 def media_type(header: str | None) -> str:
-    """"application/json" or "text/csv".
+    """ "application/json" or "text/csv".
 
     Raises:
         RequestError: 415 for every other type, an unknown parameter, or a charset other than UTF-8.
@@ -94,7 +94,9 @@ def _csv(signature: Signature, body: bytes) -> Arrays:
         if len(cells) != len(header):
             raise RequestError(400, f"row {row}: expected {len(header)} values, got {len(cells)}")
     fields = {f.name: f for f in signature.inputs}
-    table = {name: [_cell(fields[name], r[i], n) if name in fields else r[i] for n, r in enumerate(rows[1:])] for i, name in enumerate(header)}
+    table = {
+        name: [_cell(fields[name], r[i], n) if name in fields else r[i] for n, r in enumerate(rows[1:])] for i, name in enumerate(header)
+    }
     return records.from_columns(signature, table)
 
 

@@ -5,14 +5,13 @@ Buckets begin at half a millisecond: a small model answers faster than the usual
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from groundup.bundle import Bundle
+from groundup.monitoring.live import Live
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -27,7 +26,6 @@ REASONS = {
     503: "stopping",
     504: "deadline",
 }
-Sample = tuple[str, dict[str, str], float]
 
 
 class Metrics:
@@ -35,15 +33,19 @@ class Metrics:
 
     Args:
         waiting: rows in the queue now.
-        samples: gauges of the monitor, asked for at every scrape: (name, labels, value).
+        monitor: adds its own gauges, or None.
     """
 
-    def __init__(self, bundle: Bundle, waiting: Callable[[], int], samples: Callable[[], Iterable[Sample]]) -> None:
+    def __init__(self, bundle: Bundle, waiting: Callable[[], int], monitor: Live | None = None) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
         self._requests = Counter("groundup_requests", "Requests by protocol and HTTP status.", ["protocol", "code"], registry=r)
         self._seconds = Histogram(
-            "groundup_request_duration_seconds", "From the head of a request to the end of its answer.", ["protocol"], registry=r, buckets=SECONDS
+            "groundup_request_duration_seconds",
+            "From the head of a request to the end of its answer.",
+            ["protocol"],
+            registry=r,
+            buckets=SECONDS,
         )
         self._rejected = Counter("groundup_rejected", "Requests refused, by reason.", ["reason"], registry=r)
         self.in_flight = 0
@@ -52,11 +54,11 @@ class Metrics:
         self._wait = Histogram("groundup_queue_wait_seconds", "From the arrival of a request to its run.", registry=r, buckets=SECONDS)
         self._rows = Histogram("groundup_batch_rows", "Rows in one run of the graph.", registry=r, buckets=ROWS)
         self._run = Histogram("groundup_run_duration_seconds", "One run of the graph.", registry=r, buckets=SECONDS)
-        self._skipped = Counter("groundup_monitor_dropped_rows", "Rows that the drift monitor was too busy to take.", registry=r)
         info = Gauge("groundup_model_info", "The bundle that is served.", ["name", "version", "task"], registry=r)
         info.labels(bundle.name, bundle.version, bundle.task).set(1)
         ProcessCollector(registry=r)
-        r.register(_Samples(samples))
+        if monitor is not None:
+            r.register(monitor)
         self._by_code = {(p, c): self._requests.labels(p, str(c)) for p in ("v2", "predict", "invocations") for c in (200, 400, 429)}
         self._by_protocol = {p: self._seconds.labels(p) for p in PROTOCOLS}
         self._by_reason = {status: self._rejected.labels(reason) for status, reason in REASONS.items()}
@@ -81,29 +83,7 @@ class Metrics:
         self._rows.observe(rows)
         self._run.observe(seconds)
 
-    def dropped(self, rows: int) -> None:
-        """The monitor did not take these rows."""
-        self._skipped.inc(rows)
-
     def page(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type, OpenMetrics where the client accepts it."""
         encoder, content_type = choose_encoder(accept)
         return encoder(self.registry), content_type
-
-
-class _Samples(Collector):
-    """Gauges that are made at the moment of the scrape."""
-
-    def __init__(self, samples: Callable[[], Iterable[Sample]]) -> None:
-        self._samples = samples
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        families: dict[str, GaugeMetricFamily] = {}
-        for name, labels, value in self._samples():
-            if name not in families:
-                families[name] = GaugeMetricFamily(name, "From the drift monitor.", labels=list(labels))
-            families[name].add_metric(list(labels.values()), value)
-        return families.values()
-
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        return ()  # nothing is known before the first scrape

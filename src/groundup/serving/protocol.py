@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -43,8 +44,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        if self.cycle is not None and not self.cycle.response_complete and (leave := self.cycle.scope.get(TICKET)):
-            leave()
+        if self.cycle is not None and not self.cycle.response_complete:
+            leave: Callable[[], None] | None = cast("dict[str, Any]", self.cycle.scope).get(TICKET)
+            if leave is not None:
+                leave()
         for cycle, _ in self.pipeline:
             cycle.disconnected = True
         super().connection_lost(exc)

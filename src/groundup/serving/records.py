@@ -98,7 +98,9 @@ def column(field: Field, values: Sequence[Any]) -> Array:
         row = next(i for i, v in enumerate(values) if type(v) not in _ALLOWED[field.kind])
         raise _wrong(field, row, values[row])
     if not field.nullable and None in values:
-        raise RequestError(400, f"row {values.index(None)}, {field.name}: expected {_EXPECTED[field.kind]}, got null; this column must be given")
+        raise RequestError(
+            400, f"row {values.index(None)}, {field.name}: expected {_EXPECTED[field.kind]}, got null; this column must be given"
+        )
     if field.kind == "category":
         return _strings(field, values)
     if field.kind == "datetime":
@@ -112,7 +114,9 @@ def column(field: Field, values: Sequence[Any]) -> Array:
     if field.kind == "integer":
         whole = np.isnan(numbers) | ((numbers == np.floor(numbers)) & (np.abs(numbers) <= _EXACT))
         if not whole.all():
-            raise RequestError(400, f"row {int((~whole).argmax())}, {field.name}: expected a whole number of at most 2**53, got another number")
+            raise RequestError(
+                400, f"row {int((~whole).argmax())}, {field.name}: expected a whole number of at most 2**53, got another number"
+            )
     return numbers
 
 
@@ -187,7 +191,9 @@ def _microseconds(field: Field, row: int, value: str | None) -> int:
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
-        raise RequestError(400, f"row {row}, {field.name}: expected {_EXPECTED['datetime']} such as '2026-03-01T12:00:00Z', got another string") from None
+        raise RequestError(
+            400, f"row {row}, {field.name}: expected {_EXPECTED['datetime']} such as '2026-03-01T12:00:00Z', got another string"
+        ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // _MICROSECOND

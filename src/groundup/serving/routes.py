@@ -18,25 +18,38 @@ from typing import Any
 from groundup import __version__
 from groundup.bundle.signature import Field
 from groundup.serving import invocations, records
-from groundup.serving.admission import Answer, Call, Route
+from groundup.serving.admission import Admission, Answer, Call, Handler, Policy, Route
 from groundup.serving.protocol import TICKET
 from groundup.serving.refusal import RequestError
 from groundup.serving.service import Service
 from groundup.serving.strict_json import dumps, kind_of, loads
 from groundup.serving.v2 import HEADER_LENGTH, timeout_seconds
 
-_ASSETS = {"/": ("index.html", b"text/html; charset=utf-8"), "/page.js": ("page.js", b"text/javascript; charset=utf-8"), "/page.css": ("page.css", b"text/css; charset=utf-8")}
+_ASSETS = {
+    "/": ("index.html", b"text/html; charset=utf-8"),
+    "/page.js": ("page.js", b"text/javascript; charset=utf-8"),
+    "/page.css": ("page.css", b"text/css; charset=utf-8"),
+}
 _SECURITY = [
-    (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-cache"),
 ]
 
 
-def routes(service: Service) -> list[Route]:
-    """Every path of this server."""
+def application(service: Service, policy: Policy) -> Admission:
+    """The ASGI application of a service: its table of paths behind the door."""
     api = _Handlers(service)
+    api.admission = Admission(service, _table(api, service), policy)
+    return api.admission
+
+
+def _table(api: _Handlers, service: Service) -> list[Route]:
     name, version = service.bundle.name, service.bundle.version
     model = f"/v2/models/{name}"
     table = [
@@ -64,6 +77,8 @@ def routes(service: Service) -> list[Route]:
 
 
 class _Handlers:
+    admission: Admission  # the door they stand behind, for the documentation
+
     def __init__(self, service: Service) -> None:
         self.service = service
         self._documents: tuple[bytes, bytes] | None = None
@@ -73,23 +88,29 @@ class _Handlers:
     # Open Inference Protocol
 
     async def v2_server(self, call: Call) -> Answer:
+        """Name, version and extensions of the server."""
         return Answer(dumps(self.service.v2.server(__version__)))
 
     async def v2_live(self, call: Call) -> Answer:
+        """Whether the process answers; true even while it stops."""
         return Answer(b'{"live":true}')
 
     async def v2_ready(self, call: Call) -> Answer:
+        """Whether the model answers; 503 before the self-test has passed and from SIGTERM on."""
         ready = self.service.ready
         return Answer(b'{"ready":true}' if ready else b'{"ready":false}', 200 if ready else 503)
 
     async def v2_model(self, call: Call) -> Answer:
+        """Inputs and outputs of the model."""
         return Answer(dumps(self.service.v2.model()))
 
     async def v2_model_ready(self, call: Call) -> Answer:
+        """Whether this model answers."""
         ready = self.service.ready
         return Answer(dumps({"name": self.service.bundle.name, "ready": ready}), 200 if ready else 503)
 
     async def v2_infer(self, call: Call) -> Answer:
+        """Answers for tensors by name (Open Inference Protocol v2)."""
         length = call.header(HEADER_LENGTH.encode())
         _expect_json(call, binary=length is not None)
         inputs, rows, asked = self.service.v2.read(call.body, length)
@@ -102,6 +123,7 @@ class _Handlers:
     # typed
 
     async def predict(self, call: Call) -> Answer:
+        """Answers for one record, a list of records, or {instances: [...]}."""
         _expect_json(call)
         value = loads(call.body)
         names = {f.name for f in self.service.bundle.signature.inputs}
@@ -120,6 +142,7 @@ class _Handlers:
         return Answer(dumps(answers[0] if single else {"predictions": answers}))
 
     async def signature(self, call: Call) -> Answer:
+        """What the model takes and gives, with an example."""
         bundle = self.service.bundle
         about = {"name": bundle.name, "version": bundle.version, "task": bundle.task, "metrics": dict(bundle.metrics)}
         return Answer(dumps(about | bundle.signature.to_dict() | {"example": example(bundle.signature.inputs)}))
@@ -127,6 +150,7 @@ class _Handlers:
     # MLflow
 
     async def invocations(self, call: Call) -> Answer:
+        """Answers in MLflow's scoring protocol: exactly one of dataframe_split, dataframe_records, instances, inputs; or CSV."""
         kind = invocations.media_type(call.header(b"content-type"))
         inputs = invocations.read(self.service.bundle.signature, call.body, kind)
         outputs = await self._infer(call, inputs, len(next(iter(inputs.values()))))
@@ -135,33 +159,45 @@ class _Handlers:
         return Answer(dumps({"predictions": records.to_records(outputs)}))
 
     async def ping(self, call: Call) -> Answer:
+        """200 while the model answers."""
         ready = self.service.ready
         return Answer(b"\n" if ready else b"not ready\n", 200 if ready else 503, b"text/plain; charset=utf-8")
 
     async def version(self, call: Call) -> Answer:
+        """Version of groundup."""
         return Answer(__version__.encode(), content_type=b"text/plain; charset=utf-8")
 
     # operation
 
     async def metrics(self, call: Call) -> Answer:
+        """For Prometheus; OpenMetrics where it is accepted."""
         body, content_type = self.service.metrics.page(call.header(b"accept") or "")
         return Answer(body, content_type=content_type.encode())
 
     async def monitor(self, call: Call) -> Answer:
-        return Answer(dumps(self.service.watch.state()), headers=[(b"cache-control", b"no-store")])
+        """State of the drift monitor."""
+        if (monitor := self.service.monitor) is None:
+            state: dict[str, Any] = {"enabled": False, "reason": "the bundle has no profile of its training data"}
+        else:
+            state = {"enabled": True, **monitor.state()}
+            state["log"] = {k: v for k, v in (state["log"] or {}).items() if k != "folder"} or None  # no paths of this machine
+            state["last_error"] = state["last_error"] and "see the server's log"
+        return Answer(dumps(state), headers=[(b"cache-control", b"no-store")])
 
     async def openapi(self, call: Call) -> Answer:
+        """This document."""
         return Answer((await self._documentation())[0])
 
     async def docs(self, call: Call) -> Answer:
+        """The OpenAPI document, to click through."""
         return Answer((await self._documentation())[1], content_type=b"text/html; charset=utf-8")
 
     async def _documentation(self) -> tuple[bytes, bytes]:
         """Made at the first call, beside the loop: FastAPI takes longer to import than the server to start."""
         if self._documents is None:
-            from groundup.serving.openapi import documents
+            from groundup.serving.app import documents
 
-            self._documents = await asyncio.to_thread(documents, self.service.bundle, self.service.settings)
+            self._documents = await asyncio.to_thread(documents, self.admission)
         return self._documents
 
     async def _infer(self, call: Call, inputs: records.Arrays, rows: int, timeout: float | None = None) -> records.Arrays:
@@ -214,10 +250,11 @@ def _expect_json(call: Call, binary: bool = False) -> None:
         raise RequestError(415, "expected the content type application/json")
 
 
-def _asset(file: str, content_type: bytes) -> Any:
+def _asset(file: str, content_type: bytes) -> Handler:
     body = resources.files("groundup.serving").joinpath("page", file).read_bytes()
 
-    async def handler(call: Call) -> Answer:
+    async def page(call: Call) -> Answer:
+        """A page to try the model on."""
         return Answer(body, content_type=content_type, headers=_SECURITY)
 
-    return handler
+    return page

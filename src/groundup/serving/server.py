@@ -22,10 +22,10 @@ import uvicorn
 
 from groundup.bundle import Bundle
 from groundup.errors import BusyError, GroundupError
-from groundup.serving.admission import Admission, Policy
+from groundup.serving.admission import Policy
 from groundup.serving.logs import configure
 from groundup.serving.protocol import guarded
-from groundup.serving.routes import routes
+from groundup.serving.routes import application
 from groundup.serving.service import Service
 from groundup.serving.settings import Serve
 
@@ -72,11 +72,15 @@ def run(
     with _bind(host, port) as listener:
         bundle = Bundle.open(path)
         settings = settings or Serve.model_validate(dict(bundle.serve))
-        service = Service(bundle, settings, _monitor(bundle))
-        hosts = None if not _loopback(host) and not settings.allowed_hosts else {"localhost", "127.0.0.1", "[::1]", host.lower(), *map(str.lower, settings.allowed_hosts)}
-        application = Admission(service, routes(service), Policy(token, None if hosts is None else frozenset(hosts)))
+        service = Service(bundle, settings)
+        hosts = (
+            None
+            if not _loopback(host) and not settings.allowed_hosts
+            else {"localhost", "127.0.0.1", "[::1]", host.lower(), *map(str.lower, settings.allowed_hosts)}
+        )
+        asgi = application(service, Policy(token, None if hosts is None else frozenset(hosts)))
         config = uvicorn.Config(
-            application,
+            asgi,
             http=guarded(settings.body_timeout_s, settings.max_connections),
             ws="none",
             lifespan="off",
@@ -104,7 +108,11 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         host, port = self._listener.getsockname()[:2]
         bundle = self._service.bundle
-        about: dict[str, Any] = {"url": f"http://{f'[{host}]' if ':' in host else host}:{port}/", "model": bundle.name, "version": bundle.version}
+        about: dict[str, Any] = {
+            "url": f"http://{f'[{host}]' if ':' in host else host}:{port}/",
+            "model": bundle.name,
+            "version": bundle.version,
+        }
         _log.info("ready", extra=about | {"seconds": round(time.perf_counter() - self._began, 3), "pid": os.getpid()})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -127,17 +135,15 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def _monitor(bundle: Bundle) -> Any:
-    return None
-
-
 def _token(token: str | None, token_file: Path | None) -> str | None:
     if token is None and token_file is not None:
         token = (token_file.read_text().splitlines() or [""])[0].strip()
     if token is None:
         token = os.environ.get(TOKEN) or None
     if token is not None and (len(token) < _LEAST_TOKEN or not token.isascii() or any(c.isspace() for c in token)):
-        raise UnsafeError(f"the token is too short or holds spaces: expected at least {_LEAST_TOKEN} ASCII characters, such as `openssl rand -hex 32` prints")
+        raise UnsafeError(
+            f"the token is too short or holds spaces: expected at least {_LEAST_TOKEN} ASCII characters, as `openssl rand -hex 32` prints"
+        )
     return token
 
 

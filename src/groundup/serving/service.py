@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
 from groundup.bundle import Bundle, Proof
+from groundup.monitoring.live import Live
+from groundup.monitoring.settings import Monitor
 from groundup.serving.batcher import Arrays, Batcher
 from groundup.serving.engine import Engine, cpu_difference
 from groundup.serving.metrics import Metrics
 from groundup.serving.refusal import RequestError
 from groundup.serving.settings import Serve
 from groundup.serving.v2 import V2
-from groundup.serving.watch import Monitor, Watch
 
 _log = logging.getLogger("groundup.serving")
+_PROFILE = "profile.json"
 
 
 class Service:
@@ -27,7 +30,7 @@ class Service:
         BundleError, ProofError: see :class:`~groundup.serving.engine.Engine`.
     """
 
-    def __init__(self, bundle: Bundle, settings: Serve, monitor: Monitor | None = None) -> None:
+    def __init__(self, bundle: Bundle, settings: Serve) -> None:
         self.bundle, self.settings = bundle, settings
         self.engine = Engine(bundle, settings.threads)
         self.proofs: list[Proof] = self.engine.self_test()
@@ -37,8 +40,8 @@ class Service:
         self.ready = False
         self.draining = False
         self._batcher: Batcher | None = None
-        self.watch = Watch(monitor, lambda rows: self.metrics.dropped(rows))
-        self.metrics = Metrics(bundle, lambda: self._batcher.waiting if self._batcher else 0, self.watch.gauges)
+        self.monitor = _monitor(bundle)
+        self.metrics = Metrics(bundle, lambda: self._batcher.waiting if self._batcher else 0, self.monitor)
 
     def start(self) -> None:
         """Begin to answer.  Called on the running event loop."""
@@ -57,7 +60,8 @@ class Service:
         self.ready = False
         if self._batcher is not None:
             self._batcher.close()
-        self.watch.close()
+        if self.monitor is not None:
+            self.monitor.close(timeout=2)
 
     @property
     def batcher(self) -> Batcher:
@@ -93,4 +97,12 @@ class Service:
 
     def _ran(self, inputs: Arrays, outputs: Arrays, seconds: float) -> None:
         self.metrics.ran(len(next(iter(inputs.values()))), seconds)
-        self.watch.feed(inputs, outputs)
+        if self.monitor is not None:
+            self.monitor.observe(inputs, outputs)
+
+
+def _monitor(bundle: Bundle) -> Live | None:
+    """The drift monitor, where the bundle carries a profile."""
+    if _PROFILE not in bundle.files:
+        return None
+    return Live(json.loads(bundle.read(_PROFILE)), bundle.signature, Monitor.model_validate(dict(bundle.monitor)), version=bundle.version)

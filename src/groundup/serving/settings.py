@@ -10,9 +10,9 @@ from groundup.sections import Section
 class Batch(Section):
     """How requests share a run of the graph.  Rows are counted, not requests."""
 
-    max_size: int = Field(32, ge=1, le=65536)
+    max_size: int = Field(default=32, ge=1, le=65536)
     """At most so many rows in one run; a larger request is run in slices of this size."""
-    max_delay_ms: float = Field(2.0, ge=0, le=10_000)
+    max_delay_ms: float = Field(default=2.0, ge=0, le=10_000)
     """How long the first of several waiting requests may wait for others.  A request that finds the server idle never waits."""
 
 
@@ -23,7 +23,7 @@ class Serve(Section):
     queue: int = Field(1024, ge=1)
     """Rows that may wait; beyond them a request is refused at once with 429 and Retry-After.  Also the most rows of one request."""
     timeout_ms: float = Field(10_000, gt=0)
-    """From the last byte of a request to its answer; a request still waiting then is never run, the answer is 504.  Clients may only shorten it."""
+    """From the last byte of a request to its answer, else 504; a request still waiting then is never run.  Clients may only shorten it."""
     max_body_mb: float = Field(16, gt=0, le=1024)
     """Largest request body in MiB, declared or chunked; beyond it 413."""
     body_timeout_s: float = Field(10, gt=0)

@@ -42,7 +42,11 @@ def loads(body: bytes) -> Any:
     except UnicodeDecodeError as e:
         raise RequestError(400, f"the body is not UTF-8 (byte {e.start}); send JSON encoded as UTF-8") from None
     except json.JSONDecodeError as e:
-        what = "the body is empty; expected a JSON document" if not body.strip() else f"the body is not JSON: {e.msg} at line {e.lineno} column {e.colno}"
+        what = (
+            "the body is empty; expected a JSON document"
+            if not body.strip()
+            else f"the body is not JSON: {e.msg} at line {e.lineno} column {e.colno}"
+        )
         raise RequestError(400, what) from None
     except RecursionError:
         raise RequestError(400, "the body is nested too deeply; expected at most a few levels") from None

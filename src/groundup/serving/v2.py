@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,21 +16,13 @@ import numpy as np
 
 from groundup.bundle import Bundle
 from groundup.bundle.signature import Field, Signature
-from groundup.serving import records
 from groundup.serving.refusal import RequestError
 from groundup.serving.strict_json import dumps, kind_of, loads
+from groundup.serving.tensors import DATATYPES, OF_DTYPE, OF_KIND, convert, from_bytes, from_json, to_bytes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = dict[str, Array]
 
-DATATYPES: dict[str, str] = {
-    "BOOL": "?",
-    **{f"UINT{n}": f"<u{n // 8}" for n in (8, 16, 32, 64)},
-    **{f"INT{n}": f"<i{n // 8}" for n in (8, 16, 32, 64)},
-    **{f"FP{n}": f"<f{n // 8}" for n in (16, 32, 64)},
-}
-_OF_DTYPE = {np.dtype(v): k for k, v in DATATYPES.items()}
-_OF_KIND = {"number": "FP64", "integer": "FP64", "boolean": "FP64", "category": "BYTES", "datetime": "INT64", "image": "UINT8", "tensor": "FP32"}
 HEADER_LENGTH = "inference-header-content-length"
 _MAX_SECONDS = 1e9
 
@@ -70,8 +61,10 @@ class V2:
             "name": self.bundle.name,
             "versions": [self.bundle.version],
             "platform": "onnx_onnxv1",
-            "inputs": [{"name": f.name, "datatype": _OF_KIND[f.kind], "shape": [-1, *f.shape]} for f in s.inputs],
-            "outputs": [{"name": f.name, "datatype": "FP32" if f.kind == "number" else _OF_KIND[f.kind], "shape": [-1, *f.shape]} for f in s.outputs],
+            "inputs": [{"name": f.name, "datatype": OF_KIND[f.kind], "shape": [-1, *f.shape]} for f in s.inputs],
+            "outputs": [
+                {"name": f.name, "datatype": "FP32" if f.kind == "number" else OF_KIND[f.kind], "shape": [-1, *f.shape]} for f in s.outputs
+            ],
         }
 
     def read(self, body: bytes, header_length: str | None) -> tuple[Arrays, int, Asked]:
@@ -87,7 +80,9 @@ class V2:
         if header_length is not None:
             size = int(header_length) if header_length.isascii() and header_length.isdigit() and len(header_length) < 16 else -1
             if not 0 < size <= len(body):
-                raise RequestError(400, f"Inference-Header-Content-Length: expected a whole number from 1 to the {len(body)} bytes of the body")
+                raise RequestError(
+                    400, f"Inference-Header-Content-Length: expected a whole number from 1 to the {len(body)} bytes of the body"
+                )
             raw, body = memoryview(body)[size:], body[:size]
         request = loads(body)
         if type(request) is not dict:
@@ -95,7 +90,11 @@ class V2:
         asked = self._asked(request)
         given = request.get("inputs")
         if type(given) is not list or not given:
-            raise RequestError(400, "'inputs': expected a list of {name, shape, datatype, data}" + (", got none" if given in (None, []) else f", got {kind_of(given)}"))
+            raise RequestError(
+                400,
+                "'inputs': expected a list of {name, shape, datatype, data}"
+                + (", got none" if given in (None, []) else f", got {kind_of(given)}"),
+            )
         inputs: Arrays = {}
         rows = 0
         for item in given:
@@ -110,7 +109,9 @@ class V2:
             missing = next(n for n in self._fields if n not in inputs)
             raise RequestError(400, f"the input {missing!r} is missing; expected {', '.join(list(self._fields)[:20])}")
         if len(raw):
-            raise RequestError(400, f"{len(raw)} bytes follow the last tensor; 'binary_data_size' of the inputs must add up to the bytes after the JSON")
+            raise RequestError(
+                400, f"{len(raw)} bytes follow the last tensor; 'binary_data_size' of the inputs must add up to the bytes after the JSON"
+            )
         return inputs, rows, asked
 
     def write(self, outputs: Arrays, asked: Asked) -> tuple[bytes, int | None]:
@@ -119,10 +120,10 @@ class V2:
         tail = []
         for name, as_bytes in (asked.outputs or self._all).items():
             array = outputs[name]
-            datatype = "BYTES" if array.dtype.kind in "OU" else _OF_DTYPE[array.dtype]
+            datatype = "BYTES" if array.dtype.kind in "OU" else OF_DTYPE[array.dtype]
             item: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
             if as_bytes:
-                data = _to_bytes(array, datatype)
+                data = to_bytes(array, datatype)
                 item["parameters"] = {"binary_data_size": len(data)}
                 tail.append(data)
             else:
@@ -154,7 +155,7 @@ class V2:
             raise RequestError(400, f"'outputs': expected a list of objects with 'name', got {kind_of(wanted)}")
         for item in wanted:
             name = item.get("name") if type(item) is dict else None
-            if name not in self._output_names if isinstance(name, str) else True:
+            if not isinstance(name, str) or name not in self._output_names:
                 raise RequestError(400, f"'outputs': expected objects with a 'name' among {', '.join(self._output_names)}")
             if name in asked.outputs:
                 raise RequestError(400, f"the output {name!r} is asked for twice")
@@ -172,7 +173,8 @@ class V2:
             hint = f"did you mean {near[0]!r}?" if near else f"the model takes {', '.join(list(self._fields)[:20])}"
             raise RequestError(400, f"unknown input {name[:80]!r}; {hint}" if isinstance(name, str) else f"an input has no name; {hint}")
         if not isinstance(datatype, str) or (datatype != "BYTES" and datatype not in DATATYPES):
-            raise RequestError(400, f"{known.name}: 'datatype': expected {_OF_KIND[known.kind]} (or another of the protocol's), got {kind_of(datatype) if not isinstance(datatype, str) else 'an unknown one'}")
+            got = "an unknown one" if isinstance(datatype, str) else kind_of(datatype)
+            raise RequestError(400, f"{known.name}: 'datatype': expected {OF_KIND[known.kind]} or another of the protocol's, got {got}")
         rows = _rows(known, shape)
         count = rows * math.prod(known.shape)
         parameters = _parameters(item["parameters"], known.name) if "parameters" in item else {}
@@ -181,11 +183,14 @@ class V2:
                 raise RequestError(400, f"{known.name}: either 'data' or 'binary_data_size', not both")
             size = parameters["binary_data_size"]
             if type(size) is not int or not 0 <= size <= len(raw):
-                raise RequestError(400, f"{known.name}: 'binary_data_size': expected a whole number of at most the {len(raw)} bytes that are left after the JSON")
-            return known.name, _convert(known, datatype, _from_bytes(raw[:size], datatype, count, known.name), rows), raw[size:]
+                raise RequestError(
+                    400,
+                    f"{known.name}: 'binary_data_size': expected a whole number of at most the {len(raw)} bytes left after the JSON",
+                )
+            return known.name, convert(known, datatype, from_bytes(raw[:size], datatype, count, known.name), rows), raw[size:]
         if "data" not in item:
             raise RequestError(400, f"{known.name}: 'data' is missing")
-        return known.name, _from_json(known, datatype, item["data"], rows, count), raw
+        return known.name, from_json(known, datatype, item["data"], rows, count), raw
 
 
 def timeout_seconds(value: Any, per_second: float, what: str) -> float | None:
@@ -206,114 +211,13 @@ def _rows(known: Field, shape: Any) -> int:
     if type(shape) is not list or not shape or any(type(n) is not int or not 0 <= n < 2**63 for n in shape):
         raise RequestError(400, f"{known.name}: 'shape': expected {wanted} in whole numbers of at least 0")
     if tuple(shape[1:]) != known.shape and not (known.shape == () and shape[1:] == [1]):
-        raise RequestError(400, f"{known.name}: expected the shape {wanted}, got [{', '.join(str(n)[:20] for n in shape[:8])}{', …' if len(shape) > 8 else ''}]")
+        raise RequestError(
+            400,
+            f"{known.name}: expected the shape {wanted}, got [{', '.join(map(str, shape[:8]))}{', …' if len(shape) > 8 else ''}]",
+        )
     if shape[0] == 0:
         raise RequestError(400, f"{known.name}: expected at least one row, got none")
     return int(shape[0])
-
-
-def _from_json(known: Field, datatype: str, data: Any, rows: int, count: int) -> Array:
-    """An input tensor of row-major JSON, flat or nested."""
-    if type(data) is not list:
-        raise RequestError(400, f"{known.name}: 'data': expected a list, got {kind_of(data)}")
-    if known.kind in ("image", "tensor"):
-        if data and type(data[0]) is not list:  # flat
-            if len(data) != count:
-                raise RequestError(400, f"{known.name}: the shape needs {count} values, 'data' holds {len(data)}")
-            try:
-                return records.cast(known, _numbers(known, data)).reshape(rows, *known.shape)
-            except OverflowError:
-                raise RequestError(400, f"{known.name}: a number is beyond the range of its datatype") from None
-        if len(data) != rows:
-            raise RequestError(400, f"{known.name}: the shape says {rows} rows, 'data' holds {len(data)}")
-        return records.dense(known, data, rows)
-    if len(data) == rows and data and all(type(v) is list and len(v) == 1 for v in data):
-        data = [v[0] for v in data]  # shape [N, 1]
-    if len(data) != rows:
-        raise RequestError(400, f"{known.name}: the shape needs {count} values, 'data' holds {len(data)}")
-    if known.kind == "boolean":
-        return _booleans(known, data)
-    if known.kind == "datetime" and datatype != "BYTES":
-        if any(type(v) is not int or not -(2**63) < v < 2**63 for v in data if v is not None):
-            raise RequestError(400, f"{known.name}: expected whole microseconds since 1970-01-01 UTC (INT64) or ISO 8601 strings (BYTES)")
-        return _missing(known, np.array([-(2**63) if v is None else v for v in data], np.int64))
-    return records.column(known, data)
-
-
-def _numbers(known: Field, data: list[Any]) -> Array:
-    try:
-        array = np.array(data)
-    except ValueError:
-        raise RequestError(400, f"{known.name}: 'data': expected numbers, flat or nested as the shape says") from None
-    if array.dtype.kind not in "iuf" or array.ndim != 1:
-        raise RequestError(400, f"{known.name}: 'data': expected numbers, flat or nested as the shape says")
-    return array
-
-
-def _booleans(known: Field, data: list[Any]) -> Array:
-    if any(v is not None and (not isinstance(v, bool | int | float) or v not in (0, 1)) for v in data):
-        raise RequestError(400, f"{known.name}: expected true, false, 1 or 0")
-    return _missing(known, np.array(data, np.float64))
-
-
-def _missing(known: Field, array: Array) -> Array:
-    """``array`` if it holds no missing value or may do so."""
-    if not known.nullable:
-        missing = np.isnan(array) if array.dtype.kind == "f" else array == -(2**63)
-        if missing.any():
-            raise RequestError(400, f"row {int(missing.argmax())}, {known.name}: the value is missing; this column must be given")
-    return array
-
-
-def _convert(known: Field, datatype: str, array: Array, rows: int) -> Array:
-    """Raw numbers or strings (count,) as the input's tensor."""
-    if known.kind in ("category", "datetime") and datatype == "BYTES":
-        return records.column(known, [v or None for v in array.tolist()])
-    if datatype == "BYTES" or known.kind == "category":
-        raise RequestError(400, f"{known.name}: expected the datatype {_OF_KIND[known.kind]}")
-    if known.kind in ("image", "tensor"):
-        return records.cast(known, array).reshape(rows, *known.shape)
-    if known.kind == "datetime":
-        if array.dtype.kind != "i":
-            raise RequestError(400, f"{known.name}: expected INT64 microseconds since 1970-01-01 UTC")
-        return _missing(known, array.astype(np.int64))
-    numbers = _missing(known, array.astype(np.float64))
-    if np.isinf(numbers).any() or (known.kind == "boolean" and not np.isin(numbers[~np.isnan(numbers)], (0, 1)).all()):
-        raise RequestError(400, f"{known.name}: a number is out of range for {known.kind}")
-    if known.kind == "integer" and not (np.isnan(numbers) | (numbers == np.floor(numbers))).all():
-        raise RequestError(400, f"{known.name}: expected whole numbers")
-    return numbers
-
-
-def _from_bytes(raw: memoryview, datatype: str, count: int, name: str) -> Array:
-    if datatype != "BYTES":
-        dtype = np.dtype(DATATYPES[datatype])
-        if len(raw) != count * dtype.itemsize:
-            raise RequestError(400, f"{name}: the shape and {datatype} need {count * dtype.itemsize} bytes, 'binary_data_size' is {len(raw)}")
-        return np.frombuffer(raw, dtype)
-    values = []
-    at = 0
-    while at < len(raw):
-        size = struct.unpack_from("<I", raw, at)[0] if at + 4 <= len(raw) else len(raw)
-        if at + 4 + size > len(raw):
-            raise RequestError(400, f"{name}: a BYTES element runs past 'binary_data_size'")
-        try:
-            values.append(str(raw[at + 4 : at + 4 + size], "utf-8"))
-        except UnicodeDecodeError:
-            raise RequestError(400, f"{name}: a BYTES element is not UTF-8 text") from None
-        at += 4 + size
-    if len(values) != count:
-        raise RequestError(400, f"{name}: the shape needs {count} elements, the raw bytes hold {len(values)}")
-    made = np.empty(count, object)
-    made[:] = values
-    return made
-
-
-def _to_bytes(array: Array, datatype: str) -> bytes:
-    if datatype != "BYTES":
-        return np.ascontiguousarray(array, DATATYPES[datatype]).tobytes()
-    elements = [str(v).encode() for v in array.ravel().tolist()]
-    return b"".join(struct.pack("<I", len(e)) + e for e in elements)
 
 
 def _parameters(value: Any, where: str) -> dict[str, Any]:

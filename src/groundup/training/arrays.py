@@ -106,6 +106,7 @@ def in_memory(features: Any) -> NDArray[np.float32]:
     """``features`` as a writable array: a copy in memory up to ``IN_MEMORY``, beyond it a private mapping of the same file."""
     if features.nbytes <= IN_MEMORY:
         return np.array(features, dtype=np.float32, order="C")
-    if isinstance(features, np.memmap) and features.mode == "r":
-        return np.memmap(features.filename, features.dtype, "c", features.offset, features.shape)
+    if isinstance(features, np.memmap) and features.dtype == np.float32:
+        mapped: NDArray[np.float32] = np.memmap(str(features.filename), np.float32, "c", features.offset, features.shape)
+        return mapped
     return np.ascontiguousarray(features, dtype=np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import Any
 
@@ -26,13 +27,10 @@ def fitted(recipe: Any, arrays: Arrays, seed: int) -> tuple[Any, float]:
     """The estimator, fitted on the training split, and the seconds that took.
 
     Raises:
-        ModelError: the estimator refuses the data or its parameters, or cannot do the task.
+        ModelError: the estimator refuses the data or its parameters, or cannot be fitted.
     """
     estimator = recipe.build((int(np.prod(arrays.feature_shape)),), arrays.n_outputs, seed)
     name = type(estimator).__name__
-    if not hasattr(estimator, "predict" if arrays.regression else "predict_proba"):
-        hint = " (SVC: probability is needed; wrap others in sklearn.calibration.CalibratedClassifierCV)" if not arrays.regression else ""
-        raise ModelError(f"{name} has no {'predict' if arrays.regression else 'predict_proba'}, which {arrays.task} needs{hint}")
     began = time.perf_counter()
     try:
         estimator.fit(flat(arrays.X), arrays.y)
@@ -42,12 +40,17 @@ def fitted(recipe: Any, arrays: Arrays, seed: int) -> tuple[Any, float]:
 
 
 def answers(estimator: Any, X: NDArray[Any], arrays: Arrays) -> NDArray[Any]:
-    """Probabilities (N, n_outputs), a class that training never saw having 0; or values (N,)."""
+    """Probabilities (N, n_outputs), a class that training never saw having 0; or values (N,).
+
+    A classifier without probabilities gives its vote, one-hot, as its exported graph does.
+    """
     if arrays.regression:
         return np.asarray(estimator.predict(flat(X)), np.float64).reshape(len(X))
-    given = np.asarray(estimator.predict_proba(flat(X)), np.float64)
     p = np.zeros((len(X), arrays.n_outputs))
-    p[:, np.asarray(estimator.classes_, np.int64)] = given
+    if hasattr(estimator, "predict_proba"):
+        p[:, np.asarray(estimator.classes_, np.int64)] = estimator.predict_proba(flat(X))
+    else:
+        p[np.arange(len(X)), np.asarray(estimator.predict(flat(X)), np.int64)] = 1
     return p
 
 
@@ -57,3 +60,15 @@ def scores(estimator: Any, arrays: Arrays) -> dict[str, float]:
         return {}
     found = metrics.compute(arrays.task, arrays.y_val, answers(estimator, arrays.X_val, arrays))
     return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def latency(estimator: Any, arrays: Arrays, repeats: int = 20) -> float:
+    """Median milliseconds to answer for one sample, after warm-up."""
+    X = arrays.X[:1]
+    times = []
+    for i in range(repeats + 2):
+        began = time.perf_counter()
+        answers(estimator, X, arrays)
+        if i >= 2:
+            times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1000

@@ -27,7 +27,7 @@ def session(graph: bytes) -> ort.InferenceSession:
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as e:  # noqa: BLE001 - ONNX Runtime's errors share no base below Exception
+    except Exception as e:
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot load the exported core graph: {e}") from e
 
 
@@ -59,6 +59,23 @@ def proofs(graph: bytes, estimator: Any, arrays: Arrays, tolerance: float) -> li
     clear = ordered[:, -1] - ordered[:, -2] > 2 * tolerance if live.shape[1] > 1 else np.ones(len(live), bool)
     equal = float(np.mean(exported.argmax(1)[clear] == live.argmax(1)[clear])) if clear.any() else 1.0
     return [
-        Proof(3, f"{name}: the ONNX core gives the estimator's probabilities", reference, "largest difference", worst, tolerance, samples=live.size),
-        Proof(3, f"{name}: the ONNX core gives the estimator's labels", reference, "share of equal labels", equal, 1.0, at_least=True, samples=int(clear.sum())),
+        Proof(
+            3,
+            f"{name}: the ONNX core gives the estimator's probabilities",
+            reference,
+            "largest difference",
+            worst,
+            tolerance,
+            samples=live.size,
+        ),
+        Proof(
+            3,
+            f"{name}: the ONNX core gives the estimator's labels",
+            reference,
+            "share of equal labels",
+            equal,
+            1.0,
+            at_least=True,
+            samples=int(clear.sum()),
+        ),
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,7 +49,7 @@ def require_memory(model: nn.Module, section: Train) -> None:
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if weights * copies > _available(free):
         raise ModelError(
-            f"training this model needs {weights * copies / 2**30:.1f} GiB for {copies} copies of its {weights / 2**30:.1f} GiB of weights, "
+            f"training this model needs {weights * copies / 2**30:.1f} GiB, {copies} copies of its {weights / 2**30:.1f} GiB of weights; "
             f"{_available(free) / 2**30:.1f} GiB are free: choose a smaller width or fewer layers"
         )
 
@@ -81,7 +83,9 @@ def require_shape(model: nn.Module, arrays: Arrays) -> None:
         ) from e
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != expected:
         got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise ModelError(f"{type(model).__name__} answered {got} for features {tuple(X.shape)}; expected a tensor {expected}: use n_outputs in its last layer")
+        raise ModelError(
+            f"{type(model).__name__} gave {got} for features {tuple(X.shape)}; expected a tensor {expected}: let its last layer have n_outputs"
+        )
 
 
 def fitted(
@@ -126,3 +130,16 @@ def parameters(model: nn.Module) -> int:
 def config_json(config: dict[str, Any]) -> bytes:
     """``config.json``: everything that builds the module again."""
     return (json.dumps(config, indent=2) + "\n").encode()
+
+
+@torch.inference_mode()
+def latency(model: nn.Module, arrays: Arrays, repeats: int = 50) -> float:
+    """Median milliseconds to score one sample, after warm-up."""
+    X = torch.from_numpy(arrays.X[:1])
+    times = []
+    for i in range(repeats + 5):
+        began = time.perf_counter()
+        model(X)
+        if i >= 5:
+            times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1000

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from groundup.bundle.proof import Proof
 from groundup.errors import Interrupted
 from groundup.progress import Progress, Silent
+from groundup.proof.invariance import invariances
 from groundup.training import checkpoint, networks
 from groundup.training.arrays import Arrays
 from groundup.training.loop import Surroundings, fit
@@ -23,8 +23,12 @@ from groundup.training.settings import Checkpoint, Train
 
 
 def proofs(recipe: networks.Recipe, arrays: Arrays, section: Train, around: Surroundings) -> list[Proof]:
-    """Every proof of link 2 that a few steps can give."""
-    return [resume_is_uninterrupted(recipe, arrays, section, around)]
+    """Every proof of link 2, on the model as it starts and up to 64 samples of the training split."""
+    found = [resume_is_uninterrupted(recipe, arrays, section, around)]
+    if len(arrays.y) >= 4:
+        n = min(len(arrays.y), 64)
+        found += invariances(networks.built(recipe, arrays, section, around.seed), torch.from_numpy(arrays.X[:n]), arrays.targets()[:n])
+    return found
 
 
 class _StopAfter(threading.Event):
@@ -76,7 +80,7 @@ def resume_is_uninterrupted(recipe: networks.Recipe, arrays: Arrays, section: Tr
             return {**checkpoint.with_prefix("best", model.state_dict()), **checkpoint.with_prefix("last", fitted.last)}
 
     through, resumed = weights(None), weights(steps_an_epoch)
-    worst = max(float(np.abs(through[k].double() - resumed[k].double()).max()) for k in through)
+    worst = max(float((through[k].double() - resumed[k].double()).abs().max()) for k in through)
     return Proof(
         link=2,
         claim="a training that was stopped within an epoch and resumed ends with the weights of one that was not",

@@ -2,21 +2,20 @@
 
     train:
       epochs: 30
-      batch-size: 64
-      optimizer: {name: adamw, lr: 3.0e-3, weight-decay: 0.01}
+      batch_size: 64
+      optimizer: {name: adamw, lr: 3.0e-3, weight_decay: 0.01}
       schedule: {name: cosine, warmup: 0.05}
-      early-stopping: {metric: accuracy, patience: 5}
+      early_stopping: {metric: accuracy, patience: 5}
 
-Estimators take their settings from their constructor (``model``) and read nothing of this section but ``threads``.
+This is for networks; an estimator takes its settings from its constructor (``model``) and reads nothing of this section.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AliasGenerator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from groundup.errors import RecipeError
 from groundup.metrics import DIRECTIONS
 from groundup.sections import Section
 
@@ -25,13 +24,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Hyphenated(Section):
-    """A section whose keys are written with hyphens in a recipe and with underscores in Python; both are read."""
-
-    model_config = ConfigDict(alias_generator=AliasGenerator(alias=lambda name: name.replace("_", "-")))
-
-
-class Optimizer(Hyphenated):
+class Optimizer(Section):
     """The update rule.  Formulas as in torch.optim, whose fused kernels are used."""
 
     name: Literal["sgd", "adam", "adamw"] = "adamw"
@@ -49,7 +42,7 @@ class Optimizer(Hyphenated):
     """Of adam and adamw."""
 
 
-class Schedule(Hyphenated):
+class Schedule(Section):
     """How the learning rate moves, as a factor of the optimizer's ``lr``."""
 
     name: Literal["constant", "linear", "cosine", "step", "inverse-sqrt"] = "cosine"
@@ -63,7 +56,7 @@ class Schedule(Hyphenated):
     """Of step: what it is multiplied by."""
 
 
-class EarlyStopping(Hyphenated):
+class EarlyStopping(Section):
     """Stop when a validation metric has not improved for ``patience`` epochs."""
 
     metric: str | None = None
@@ -75,11 +68,11 @@ class EarlyStopping(Hyphenated):
     @model_validator(mode="after")
     def _known(self) -> EarlyStopping:
         if self.metric is not None and self.metric not in {*DIRECTIONS, "loss"}:
-            raise RecipeError(f"unknown metric {self.metric!r} in early-stopping; known are loss, {', '.join(DIRECTIONS)}")
+            raise ValueError(f"unknown metric {self.metric!r}; known are loss, {', '.join(DIRECTIONS)}")
         return self
 
 
-class Augment(Hyphenated):
+class Augment(Section):
     """Random changes to training images, drawn anew every epoch.  For features of shape (C, H, W) alone."""
 
     shift: Annotated[int, Field(ge=0)] = 0
@@ -88,7 +81,7 @@ class Augment(Hyphenated):
     """Mirror left and right with probability one half."""
 
 
-class Checkpoint(Hyphenated):
+class Checkpoint(Section):
     """When the state of the training is made durable; an interruption always does so too."""
 
     seconds: NotNegative = 15.0
@@ -97,7 +90,7 @@ class Checkpoint(Hyphenated):
     """Also after every so many epochs, however short they are."""
 
 
-class Train(Hyphenated):
+class Train(Section):
     """How the model is fitted."""
 
     epochs: Annotated[int, Field(ge=1)] = 30

@@ -1,6 +1,7 @@
 """The compression schemes, one a file, discovered: adding a file adds a scheme to the recipe, the tests and the docs.
 
-A scheme file holds ``SUMMARY``, one sentence for people, and one function:
+A scheme file holds ``SUMMARY``, one sentence for people; ``FILE``, the graph's name in a bundle, the one that the Hub's tools
+look for; and one function:
 
     def compress(core: onnx.ModelProto, features: NDArray[float32], options: Options) -> onnx.ModelProto
 
@@ -51,6 +52,7 @@ class Scheme:
 
     name: str
     summary: str
+    file: str
     compress: Callable[[onnx.ModelProto, NDArray[Any], Options], onnx.ModelProto]
 
 
@@ -63,7 +65,7 @@ def names() -> tuple[str, ...]:
 def scheme(name: str) -> Scheme:
     """The scheme of that name."""
     module = importlib.import_module(f"{__name__}.{name}")
-    return Scheme(name=name, summary=module.SUMMARY, compress=module.compress)
+    return Scheme(name=name, summary=module.SUMMARY, file=module.FILE, compress=module.compress)
 
 
 def products(core: onnx.ModelProto) -> list[str]:
@@ -76,7 +78,7 @@ def products_int8(core: onnx.ModelProto) -> int:
     makers = {output: node for node in core.graph.node for output in node.output}
     integer: int = sum(node.op_type in {"MatMulInteger", "ConvInteger"} for node in core.graph.node)
     around = (makers.get(node.input[1]) for node in core.graph.node if node.op_type in PRODUCTS)
-    return integer + sum(maker is not None and maker.op_type == "DequantizeLinear" for maker in around)
+    return integer + sum(int(maker is not None and maker.op_type == "DequantizeLinear") for maker in around)
 
 
 def expect_products(core: onnx.ModelProto) -> None:

@@ -5,6 +5,8 @@ Its own ``quant_pre_process`` does the same folding, but logs to the terminal an
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,11 +39,12 @@ def fold(core: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def through_files(core: onnx.ModelProto, quantize: Callable[[Path, Path], None]) -> onnx.ModelProto:
-    """Run ``quantize(source, target)``, an interface made of files, on a model in memory."""
+    """Run ``quantize(source, target)``, an interface made of files that prints as it goes, on a model in memory."""
     import onnx
 
     with tempfile.TemporaryDirectory(prefix="groundup-") as folder:
         source, target = Path(folder, "core.onnx"), Path(folder, "quantized.onnx")
         onnx.save(core, source)
-        quantize(source, target)
+        with contextlib.redirect_stdout(io.StringIO()):
+            quantize(source, target)
         return onnx.load(target)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import onnx
 
 SUMMARY = "weights of matrix products int8, activations rounded in every call (ONNX Runtime)"
+FILE = "model_quantized.onnx"
 
 
 def compress(core: onnx.ModelProto, features: NDArray[Any], options: Options) -> onnx.ModelProto:

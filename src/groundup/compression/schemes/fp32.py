@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import onnx
 
 SUMMARY = "32-bit floating point, as exported"
+FILE = "model.onnx"
 
 
 def compress(core: onnx.ModelProto, features: NDArray[Any], options: Options) -> onnx.ModelProto:

@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.progress import Progress, Silent
+
 
 def quoted(name: str) -> str:
     """A column or table name inside SQL."""
@@ -37,11 +39,13 @@ class Source(ABC):
         where: what messages call it.
         target: the column to predict where the source knows it.
         task: the task it was made for, where known.
+        progress: where a download says how far it is.
     """
 
     where: str
     target: str | None = None
     task: str | None = None
+    progress: Progress | Silent = Silent()
 
     @abstractmethod
     def identity(self) -> str:
@@ -72,7 +76,7 @@ class TableSource(Source):
 
 
 @dataclass
-class Arrays(Source):
+class Arrays:
     """Samples of one shape, with a label each.
 
     Attributes:
@@ -80,22 +84,18 @@ class Arrays(Source):
         y: labels (N,): text for classes, numbers for regression.
         rows: (N,) where each stands in the source.
         bad: samples that could not be read.
-        names: what each sample is called in messages (file names), where that helps.
+        notes: what people should know about how it was read.
     """
 
     where: str
     kind: Literal["image", "tensor"]
     x: NDArray[Any]
     y: NDArray[Any]
-    hash: str
     target: str | None = "label"
     task: str | None = None
     rows: NDArray[np.int64] | None = None
     bad: list[BadRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    def identity(self) -> str:
-        return self.hash
 
 
 class ArraySource(Source):

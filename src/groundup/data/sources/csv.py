@@ -26,7 +26,9 @@ def claim(section: Data, root: Path) -> Source | None:
 class Csv(TableSource):
     loose = True
 
-    def __init__(self, path: Path, where: str, missing: list[str], *, header: list[str] | None = None, separator: str | None = None) -> None:
+    def __init__(
+        self, path: Path, where: str, missing: list[str], *, header: list[str] | None = None, separator: str | None = None
+    ) -> None:
         """``header``: names of the columns of a file that has no line of names; ``separator``: told instead of guessed."""
         self.path, self.where, self.missing, self.names = path, where, missing, header
         self.separator = separator
@@ -59,9 +61,7 @@ class Csv(TableSource):
         return f"read_csv({', '.join(options)})"
 
     def structural_errors(self, con: Any) -> list[BadRow]:
-        found = con.execute(
-            "SELECT line, any_value(error_message) FROM reject_errors JOIN reject_scans USING (scan_id, file_id) GROUP BY line ORDER BY line"
-        ).fetchall()
+        found = con.execute("SELECT line, any_value(error_message) FROM reject_errors GROUP BY line ORDER BY line").fetchall()
         first = 1 if self.names is not None else 2  # the line of row 0
         return [BadRow(int(line) - first - self.skip, "", _short(message)) for line, message in found]
 
@@ -89,7 +89,9 @@ class Csv(TableSource):
         if self.names is None:
             names = next(csv.reader(lines[self.skip :], delimiter=separator))
             if twice := sorted({n for n in names if n and names.count(n) > 1}):
-                raise DataError(f"{self.where}:1: column name {', '.join(map(repr, twice))} stands there more than once; rename one of them")
+                raise DataError(
+                    f"{self.where}:1: column name {', '.join(map(repr, twice))} stands there more than once; rename one of them"
+                )
         return separator
 
 
@@ -115,5 +117,3 @@ def _short(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     told = next((line for line in lines if line.startswith(("Expected", "Value", "Error", "Invalid"))), lines[0] if lines else "unreadable")
     return told.rstrip(".")
-
-

@@ -47,7 +47,7 @@ class Digits(ArraySource):
         data = load_digits()
         x = np.round(data.images * 255 / 16).astype(np.uint8)[..., None]  # (N, 8, 8, 1)
         y = data.target.astype(str).astype(object)
-        return Arrays("digits", "image", x[:limit], y[:limit], self.identity(), target="digit", task=self.task)
+        return Arrays("digits", "image", x[:limit], y[:limit], target="digit", task=self.task)
 
 
 class Table(TableSource):

@@ -1,0 +1,42 @@
+"""JSON Lines: one object a line, its keys are the columns.  A key that a line lacks is missing there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from groundup.data.settings import Data
+from groundup.data.sources import existing
+from groundup.data.sources.base import Source, TableSource, text
+from groundup.errors import DataError
+
+_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+
+
+def claim(section: Data, root: Path) -> Source | None:
+    if section.format != "jsonl" and (section.format is not None or not section.source.lower().endswith(_ENDINGS)):
+        return None
+    return JsonLines(existing(section, root), section.source)
+
+
+class JsonLines(TableSource):
+    loose = True
+
+    def __init__(self, path: Path, where: str) -> None:
+        self.path, self.where = path, where
+
+    def identity(self) -> str:
+        from groundup.data.hashing import file_hash
+
+        return file_hash(self.path)
+
+    def relation(self, con: Any, types: Mapping[str, str] | None = None) -> str:
+        if self.path.stat().st_size == 0:
+            raise DataError(f"{self.where} is empty; expected at least one JSON object")
+        options = [text(str(self.path)), "format='newline_delimited'", "maximum_sample_files=1", "map_inference_threshold=-1"]
+        if types:
+            options.append("columns={" + ", ".join(f"{text(n)}: {text(t)}" for n, t in types.items()) + "}")
+            if set(types.values()) == {"VARCHAR"}:  # the forgiving second reading: a broken line is a row of missing values
+                options.append("ignore_errors=true")
+        return f"read_json({', '.join(options)})"

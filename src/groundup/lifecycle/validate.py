@@ -1,0 +1,116 @@
+"""validate: everything that can fail late is tried early, on a sample, and nothing is kept.
+
+Each check is tried whatever the others found, so that one pass shows every mistake.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup.errors import GroundupError, MissingExtraError, RecipeError
+from groundup.lifecycle.prepare import Prepared, prepare
+from groundup.lifecycle.stage import Context
+from groundup.lifecycle.steps import cleaner, load
+from groundup.recipe import Recipe
+
+SAMPLE = 2000
+_LIBRARIES = {"torch": "torch", "scikit-learn": "sklearn", "pandas": "pandas", "duckdb": "duckdb", "onnx": "onnx", "optuna": "optuna", "mlflow": "mlflow"}
+_FREE = 200_000_000  # bytes; less than this left on the disk is worth a word
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was tried, whether it passed, what was found."""
+
+    what: str
+    passed: bool
+    detail: str
+
+
+def validate(recipe: Recipe) -> list[Finding]:
+    """Check a recipe that could be read: goals, libraries, steps, data sample, model, folder."""
+    findings: list[Finding] = []
+    prepared: list[Prepared] = []
+
+    def check(what: str, attempt: Callable[[], str]) -> None:
+        try:
+            findings.append(Finding(what, True, attempt()))
+        except GroundupError as e:
+            findings.append(Finding(what, False, str(e)))
+
+    def sample() -> str:
+        prepared.append(_sample(recipe, folder))
+        return _described(prepared[0])
+
+    with tempfile.TemporaryDirectory() as folder:
+        findings.append(Finding("recipe", True, f"{recipe.name}: every key is known and every value has its type"))
+        check("goals", lambda: _goals(recipe))
+        check("libraries", _libraries)
+        if recipe.steps:
+            check("steps", lambda: ", ".join(f"{s.name}: {load(s, recipe.root).__name__}" for s in recipe.steps))
+        check("data", sample)
+        if prepared:
+            check("model", lambda: _model(recipe, prepared[0]))
+        check("folder", lambda: _folder(recipe.root))
+    return findings
+
+
+def _goals(recipe: Recipe) -> str:
+    recipe.gates.check(recipe.task)
+    from groundup.evaluation.gates import gates_of
+
+    n = len(list(gates_of(recipe.gates)))
+    return f"{n} gate{'s' if n != 1 else ''}, all on metrics of {recipe.task}"
+
+
+def _libraries() -> str:
+    missing = [name for name, module in _LIBRARIES.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise MissingExtraError(", ".join(missing), "train", "running a recipe")
+    return ", ".join(_LIBRARIES)
+
+
+def _sample(recipe: Recipe, folder: str) -> Prepared:
+    """Prepare the first rows as a run would, in a temporary folder, with a schema file there if one has to be inferred."""
+    limit = min(recipe.data.limit or SAMPLE, SAMPLE)
+    changes: dict[str, object] = {"limit": limit, "leaks": "warn"}  # leaks show on all rows or not at all
+    if not (recipe.root / (recipe.data.schema_ or "schema.yaml")).exists():
+        changes["schema_"] = str(Path(folder) / "schema.yaml")
+    section = recipe.data.model_copy(update=changes)
+    out, work = Path(folder) / "out", Path(folder) / "work"
+    out.mkdir()
+    work.mkdir()
+    clean = cleaner([s for s in recipe.steps if s.after == "source"], recipe.root)
+    return prepare(section, task=recipe.task, out=out, context=Context(root=recipe.root, work=work, seed=recipe.seed), clean=clean)
+
+
+def _described(prepared: Prepared) -> str:
+    shape = " × ".join(map(str, prepared.feature_shape))
+    what = f"{len(prepared.classes)} classes of {prepared.target!r}" if prepared.classes else f"values of {prepared.target!r}"
+    bad = f"; {prepared.quarantined} rows would be quarantined" if prepared.quarantined else ""
+    return f"the first {sum(prepared.sizes.values()):,} rows: {len(prepared.inputs)} inputs, {shape} features, {what}{bad}"
+
+
+def _model(recipe: Recipe, prepared: Prepared) -> str:
+    from groundup.catalogue import resolve
+
+    resolved = resolve(recipe.model, recipe.root)
+    size = resolved.check(prepared.feature_shape, prepared.n_outputs)
+    if size.parameters is None:
+        return f"{resolved.name}: an estimator that can be exported"
+    return f"{resolved.name}: {size.parameters:,} parameters, {size.macs or 0:,} multiplications an answer"
+
+
+def _folder(root: Path) -> str:
+    if not os.access(root, os.W_OK):
+        raise RecipeError(f"{root} cannot be written; copy the recipe to a folder of yours, or use --home for caches")
+    free = shutil.disk_usage(root).free
+    if free < _FREE:
+        raise RecipeError(f"{root}: {free / 1e6:.0f} MB are left on this disk; free at least {_FREE / 1e6:.0f} MB")
+    return f"writable, {free / 1e9:.1f} GB free"

@@ -1,0 +1,112 @@
+"""Compression's part of the page: every candidate with what was measured, and why one is served."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from groundup.reporting import format as fmt
+from groundup.reporting import svg
+from groundup.reporting.evaluation import badge
+from groundup.reporting.facts import Facts, Plain
+from groundup.reporting.html import EMPTY, Html, figure, join, section, table, tag
+from groundup.reporting.summary import latency, pair
+
+
+def compression(run: Facts) -> Html:
+    """The whole section."""
+    c = run["compressed"]
+    if not c.get("candidates"):
+        return EMPTY
+    v = c["verdict"]
+    machine = c.get("cpu") or {}
+    lead = join(
+        [
+            badge("paid", True) if v["paid"] else badge("did not pay", None),
+            " ",
+            v["reason"].rstrip("."),
+            ".",
+        ]
+    )
+    vnni = "which has VNNI" if machine.get("vnni") else "which lacks VNNI"
+    note = tag("p", f"Measured on {machine['name']}, {vnni}.", class_="note") if machine.get("name") else EMPTY
+    return section("compression", "Compression", _table(c), _reasons(c), _plot(c), note, lead=lead)
+
+
+def _table(c: Plain) -> Html:
+    fp32, _ = pair(c)
+    rows, marked = [], []
+    batches = sorted({int(b) for x in c["candidates"] for b in x.get("latency") or {}})
+    metric = next(iter((fp32.get("metrics") or {}).get("test") or {"": None}))
+    for i, x in enumerate(c["candidates"]):
+        if x["scheme"] == c["verdict"]["chosen"]:
+            marked.append(i)
+        measured = x.get("metrics") or {}
+        smaller = fp32["bytes"] / x["bytes"] if x.get("bytes") and fp32.get("bytes") else None
+        rows.append(
+            [
+                tag("code", x["scheme"]),
+                fmt.size(x["bytes"]) if x.get("bytes") else "–",
+                fmt.times(smaller),
+                *[cell for b in batches for cell in _times(x, b)],
+                fmt.metric(metric, (measured.get("validation") or {}).get(metric)),
+                fmt.metric(metric, (measured.get("test") or {}).get(metric)),
+                f"{x['products_int8']}/{x['products']}" if x.get("products") else "–",
+                _outcome(c, x),
+            ]
+        )
+    name = fmt.LABELS.get(metric, metric).lower()
+    timed = [h for b in batches for h in (f"p50 / p99, batch {b}", "faster")]
+    head = ("scheme", "size", "smaller", *timed, f"{name}, validation", "test", "int8 products", "")
+    return table(head, rows, numeric=range(1, len(head) - 1), marked=marked, caption="Candidates; the one that is served is marked")
+
+
+def _outcome(c: Plain, x: Plain) -> Html:
+    if x["scheme"] == c["verdict"]["chosen"]:
+        return badge("served", True)
+    if x["scheme"] == "fp32":
+        return badge("reference", None)
+    return badge("not applicable" if not x.get("applicable", True) else "passed over", None)
+
+
+def _reasons(c: Plain) -> Html:
+    """Why each candidate is served or not."""
+    told = [(x["scheme"], x.get("why")) for x in c["candidates"] if x["scheme"] != "fp32" and x.get("why")]
+    return tag("ul", *[tag("li", tag("code", name), " ", why) for name, why in told], class_="reasons") if told else EMPTY
+
+
+def _times(x: Plain, batch: int) -> tuple[Any, Any]:
+    t = (x.get("latency") or {}).get(str(batch)) or (x.get("latency") or {}).get(batch)
+    if not t:
+        return "–", "–"
+    speed = fmt.times(t.get("speedup"))
+    if fmt.defined(t.get("speedup_low")) and fmt.defined(t.get("speedup_high")) and t["speedup_low"] != t["speedup_high"]:
+        speed = join([speed, tag("small", f" {t['speedup_low']:.2f} – {t['speedup_high']:.2f}")])
+    return f"{fmt.milliseconds(t.get('p50_ms'))} / {fmt.milliseconds(t.get('p99_ms'))}", speed
+
+
+def _plot(c: Plain) -> Html:
+    points = []
+    for x in c["candidates"]:
+        batch, t = latency(x)
+        if not t or not x.get("bytes"):
+            continue
+        test = (x.get("metrics") or {}).get("test") or {}
+        name, value = next(iter(test.items()), ("", None))
+        shown = f", {fmt.LABELS.get(name, name).lower()} {fmt.metric(name, value)}" if name else ""
+        points.append(
+            svg.Point(
+                x["scheme"],
+                float(x["bytes"]),
+                float(t["p50_ms"]),
+                x["scheme"] == c["verdict"]["chosen"],
+                f"{x['scheme']}: {fmt.size(x['bytes'])}, {fmt.milliseconds(t['p50_ms'])} at batch {batch}{shown}",
+            )
+        )
+    if len(points) < 2:
+        return EMPTY
+    drawing = svg.scatter(
+        points, "size", "p50 latency", "Size and latency of the candidates", from_zero=True, x_format=fmt.size, y_format=fmt.milliseconds
+    )
+    return tag(
+        "div", figure(drawing, "Smaller is further left, faster is further down; the one that is served is drawn large."), class_="figures"
+    )

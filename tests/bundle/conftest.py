@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from groundup.bundle import Bundle, Field, Proof, Signature, write_bundle
+from groundup.bundle.files import to_json
+
+SIGNATURE = Signature(
+    inputs=(Field("town", "category", categories=("Bern", "Thun"), nullable=True), Field("age", "number", minimum=0, maximum=99)),
+    outputs=(Field("prediction", "number"),),
+)
+PROOF = Proof(3, "the graph gives the module's answers", "torch", "largest absolute difference", 1e-7, 1e-5, samples=10)
+
+
+def sources(**more: bytes) -> dict[str, bytes]:
+    return {
+        "model.onnx": b"a graph" * 100,
+        "proofs.json": to_json([PROOF.to_dict()]),
+        "deep/er/config.json": b"{}",
+        "README.md": b"# toy\n",
+        **more,
+    }
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Bundle:
+    return write_bundle(tmp_path / "bundle", sources(), name="toy", task="tabular-regression", signature=SIGNATURE, metrics={"r2": 0.5})
