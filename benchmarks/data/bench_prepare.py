@@ -99,10 +99,12 @@ def child(what: str, path: Path) -> None:
     import sklearn.compose
     import sklearn.tree  # noqa: F401
 
+    before = time.process_time()
     start = time.perf_counter()
     {"ours": ours, "theirs": theirs}[what](path)
     seconds = time.perf_counter() - start
-    print(json.dumps({"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps({"seconds": seconds, "cpu": used.ru_utime + used.ru_stime - before, "peak_mb": used.ru_maxrss / 1024}))
 
 
 def main() -> None:
@@ -126,7 +128,10 @@ def main() -> None:
         middle = {what: statistics.median(run["seconds"] for run in seen) for what, seen in runs.items()}
         for what, seen in runs.items():
             times = " ".join(f"{run['seconds']:.2f}" for run in seen)
-            print(f"{what:7} {middle[what]:6.2f} s (of {times})   peak {max(run['peak_mb'] for run in seen):6.0f} MB")
+            cpu = statistics.median(run["cpu"] for run in seen)
+            print(
+                f"{what:7} {middle[what]:6.2f} s (of {times})   processor {cpu:6.2f} s   peak {max(run['peak_mb'] for run in seen):6.0f} MB"
+            )
         if len(middle) == 2:
             print(f"ratio   {middle['ours'] / middle['theirs']:6.2f}   (aim: at most 1.5)")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -236,15 +237,17 @@ def monitor(
     bundle: BundleArgument,
     log: Annotated[Path, typer.Option("--log", help="Folder of the server's prediction log.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML report to write.")] = Path("monitor.html"),
+    since: Annotated[datetime | None, typer.Option(help="Rows from this time on, UTC.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Rows before this time, UTC.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Report drift from a server's prediction log; the exit status is 1 when an alarm is up."""
+    """Report drift from a server's prediction log; the exit status is 20 when the last window raised the alarm."""
     from groundup.lifecycle.monitor import monitor as report_drift
 
-    found = report_drift(_bundle(bundle, home), log, output)
+    found = report_drift(_bundle(bundle, home), log, output, since=since, until=until)
     typer.echo(f"{found.sentence}\nwrote {output}")
     if found.alarm:
-        raise typer.Exit(1)
+        raise typer.Exit(found.exit_code)
 
 
 @app.command()

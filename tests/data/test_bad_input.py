@@ -54,17 +54,19 @@ def test_files_that_are_no_tables(tmp_path: Path, prepared: Prepare, content: by
     assert not (tmp_path / "schema.yaml").exists()
 
 
-def test_wrong_bytes_far_down_name_the_line(tmp_path: Path, prepared: Prepare) -> None:
+def test_wrong_bytes_far_down_are_put_aside(tmp_path: Path, prepared: Prepare) -> None:
     csv(tmp_path / "t.csv", 30_000, word="fine")
     content = (tmp_path / "t.csv").read_bytes().splitlines()
     content[20_000] = content[20_000].replace(b"fine", b"f\xfcr")
     (tmp_path / "t.csv").write_bytes(b"\n".join(content))
-    with pytest.raises(DataError, match=r"(?i)t\.csv.*(line|:)\D*20001.*(utf-8|unicode)"):
-        prepared(root=tmp_path, source="t.csv", target="label")
+    got = prepared(root=tmp_path, source="t.csv", target="label")
+    ((row, _, reason),) = aside(got)
+    assert row == 19_999
+    assert "unicode" in reason.lower()
 
 
 def test_missing_file_and_missing_target(tmp_path: Path, prepared: Prepare) -> None:
-    with pytest.raises(DataError, match="no such file: t.csv"):
+    with pytest.raises(DataError, match=r"no such file: t\.csv"):
         prepared(root=tmp_path, source="t.csv", target="label")
     csv(tmp_path / "t.csv")
     with pytest.raises(DataError, match="which column is to be predicted"):
@@ -145,7 +147,12 @@ def test_columns_of_no_use_are_left_out_with_a_note(tmp_path: Path, prepared: Pr
     got = prepared(root=tmp_path, source="t.csv", target="label")
     assert [f["name"] for f in got.inputs] == ["x", "k"]
     told = " / ".join(got.notes)
-    for part in ("'one' is no feature: always 1", "'name' is no feature: about", "'row' is no feature: numbers", "'nothing' is no feature: never"):
+    for part in (
+        "'one' is no feature: always 1",
+        "'name' is no feature: about",
+        "'row' is no feature: numbers",
+        "'nothing' is no feature: never",
+    ):
         assert part in told
     assert set(got.frame("train")) >= {"one", "name", "row", "nothing"}
 
@@ -164,13 +171,13 @@ def test_task_and_target_that_do_not_fit(tmp_path: Path, prepared: Prepare) -> N
         prepared(root=tmp_path, source="t.csv", target="y")
     with pytest.raises(DataError, match="a regression predicts numbers"):
         prepared("tabular-regression", root=tmp_path, source="t.csv", target="label")
-    with pytest.raises(DataError, match="t.csv is a table"):
+    with pytest.raises(DataError, match=r"t\.csv is a table"):
         prepared("image-classification", root=tmp_path, source="t.csv", target="label")
     with pytest.raises(DataError, match="holds images"):
         prepared("tabular-classification", source="digits")
     with pytest.raises(DataError, match="made for tabular-regression"):
         prepared("tabular-classification", source="diabetes")
-    with pytest.raises(DataError, match="data.group is about columns"):
+    with pytest.raises(DataError, match=r"data\.group is about columns"):
         prepared("image-classification", source="digits", group="x")
 
 
@@ -179,11 +186,11 @@ def test_broken_json_and_parquet(tmp_path: Path, prepared: Prepare) -> None:
     got = prepared(root=tmp_path, source="t.jsonl", target="label", leaks="ignore")
     assert [row for row, _, _ in aside(got)][:1] == [1]
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(DataError, match="empty.jsonl is empty"):
-        prepared(root=tmp_path, source="empty.jsonl", target="label")
+    with pytest.raises(DataError, match=r"empty\.jsonl is empty"):
+        prepared(root=tmp_path, source="empty.jsonl", target="label", schema="2.yaml")
     (tmp_path / "t.parquet").write_bytes(b"PAR1 but not really")
-    with pytest.raises(DataError, match="t.parquet cannot be read"):
-        prepared(root=tmp_path, source="t.parquet", target="label")
+    with pytest.raises(DataError, match=r"t\.parquet cannot be read"):
+        prepared(root=tmp_path, source="t.parquet", target="label", schema="3.yaml")
 
 
 def test_nested_columns_are_left_out(tmp_path: Path, prepared: Prepare) -> None:
@@ -270,7 +277,7 @@ def test_declared_dates_and_unique_values_are_enforced(tmp_path: Path, prepared:
 def test_a_feature_made_from_the_target_stops_the_run(tmp_path: Path, prepared: Prepare) -> None:
     frame = csv(tmp_path / "t.csv", 400)
     frame.assign(paid=np.where(frame["label"] == "a", 100.0, 0) + frame["x"]).to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(DataError, match="'paid' alone predicts the target .* data.drop"):
+    with pytest.raises(DataError, match=r"'paid' alone predicts the target .* data\.drop"):
         prepared(root=tmp_path, source="t.csv", target="label")
     warned = prepared(root=tmp_path, source="t.csv", target="label", leaks="warn")
     assert any(note.startswith("leak: 'paid'") for note in warned.notes)

@@ -104,11 +104,9 @@ def test_random_tables_survive_every_format(tmp_path: Path, prepared: Prepare, d
     frame.to_csv(folder / "t.csv", index=False)
     frame.to_parquet(folder / "t.parquet", index=False)
     frame.to_json(folder / "t.jsonl", orient="records", lines=True, double_precision=15, force_ascii=False)
-    try:
-        one = prepared(root=folder, target="label", schema="a.yaml", source="t.csv", leaks="warn")
-    except DataError as e:
-        assert "no column is left" in str(e)
-        return
+    if frame["x"].nunique() == 1 and frame["größe"].nunique(dropna=False) == 1 and frame["w"].nunique() == 1:
+        return  # nothing to predict from: refused, as test_bad_input shows
+    one = prepared(root=folder, target="label", schema="a.yaml", source="t.csv", leaks="warn")
     same(one, prepared(root=folder, target="label", schema="b.yaml", source="t.parquet", leaks="warn"))
     same(one, prepared(root=folder, target="label", schema="c.yaml", source="t.jsonl", leaks="warn"))
 
@@ -279,7 +277,7 @@ def test_a_damaged_archive(tmp_path: Path, prepared: Prepare) -> None:
 def test_every_embedded_name_prepares(prepared: Prepare) -> None:
     for entry in sources():
         if "scikit-learn" in entry.where:
-            got = prepared(entry.task, source=entry.name, schema=f"{entry.name}.yaml")
+            got = prepared(entry.task, source=entry.name, **({} if entry.name == "digits" else {"schema": f"{entry.name}.yaml"}))
             assert sum(got.sizes.values()) == entry.rows
             assert got.quarantined == 0
             assert not [n for n in got.notes if "leak" in n]
@@ -299,7 +297,7 @@ def test_unknown_names_suggest_the_nearest(tmp_path: Path, prepared: Prepare) ->
     with pytest.raises(DataError, match="did you mean 'digits'"):
         prepared("image-classification", root=tmp_path, source="digit")
     (tmp_path / "sales.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="no such file: sale.csv .* did you mean 'sales.csv'"):
+    with pytest.raises(DataError, match=r"no such file: sale\.csv .* did you mean 'sales\.csv'"):
         prepared(root=tmp_path, source="sale.csv", target="b")
 
 
@@ -368,7 +366,7 @@ def test_sqlite_tells_what_it_has(tmp_path: Path, prepared: Prepare) -> None:
         con.execute("CREATE TABLE one (a)")
         con.execute("CREATE TABLE two (a)")
     con.close()
-    with pytest.raises(DataError, match="which table .* it has one, two"):
+    with pytest.raises(DataError, match=r"which table .* it has one, two"):
         prepared(root=tmp_path, source="t.db", target="a")
     with pytest.raises(DataError, match="no such table: three"):
         prepared(root=tmp_path, source="t.db", table="three", target="a")

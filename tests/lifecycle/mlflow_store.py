@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-QUIET = pytest.mark.filterwarnings("ignore:::mlflow", "ignore:::sqlalchemy", "ignore:::alembic", "ignore:::pydantic", "ignore::ResourceWarning")
+QUIET = pytest.mark.filterwarnings(
+    "ignore:::mlflow", "ignore:::sqlalchemy", "ignore:::alembic", "ignore:::pydantic", "ignore::ResourceWarning"
+)
 
 
 def make(home: Path) -> Path:

@@ -103,9 +103,9 @@ def test_runs_are_found(runs: tuple[Path, Path], tmp_path: Path) -> None:
     assert find_run("latest", tmp_path) == runs[1]
     (tmp_path / "runs" / "latest").write_text("20260101-a")
     assert find_run("latest", tmp_path) == runs[0]
-    with pytest.raises(DataError, match="2 runs begin with '2026'.*20260101-a, 20260102-b"):
+    with pytest.raises(DataError, match=r"2 runs begin with '2026'.*20260101-a, 20260102-b"):
         find_run("2026", tmp_path)
-    with pytest.raises(DataError, match="no run 'x'.*none yet"):
+    with pytest.raises(DataError, match=r"no run 'x'.*none yet"):
         find_run("x", tmp_path / "empty")
 
 
@@ -126,4 +126,3 @@ def test_the_interval_of_a_difference_is_narrower_than_of_two_samples() -> None:
     assert rmse.low is not None
     assert rmse.high - rmse.low < 0.03  # two independent intervals would be about 0.14 wide
     assert rmse.worse_by == rmse.difference
-

@@ -53,7 +53,16 @@ def bundle_of(folder: Path, tilt: float) -> Bundle:
 
 
 def evaluated(passed: bool = True) -> Evaluated:
-    gate = {"gate": "accuracy", "metric": "accuracy", "goal": "threshold", "measured": 0.9, "bound": 0.8, "at_least": True, "n": N, "passed": passed}
+    gate = {
+        "gate": "accuracy",
+        "metric": "accuracy",
+        "goal": "threshold",
+        "measured": 0.9,
+        "bound": 0.8,
+        "at_least": True,
+        "n": N,
+        "passed": passed,
+    }
     empty: dict[str, Any] = {"intervals": {}, "validation": {}, "baseline": {}, "baseline_which": "majority class"}
     metrics = {"accuracy": {"value": 0.9, "low": 0.8, "high": 0.95}}
     return Evaluated(task="tabular-classification", n=N, metrics=metrics, gates=[gate], **empty)
@@ -240,7 +249,12 @@ def test_every_kind_crosses_to_mlflow_and_back() -> None:
     for name, values in arrays.items():
         np.testing.assert_array_equal(back[name], values)
         assert back[name].dtype == values.dtype
-    assert [str(t) for t in mlflow_signature(table).inputs.input_types()][:4] == ["DataType.double", "DataType.long", "DataType.double", "DataType.boolean"]
+    assert [str(t) for t in mlflow_signature(table).inputs.input_types()][:4] == [
+        "DataType.double",
+        "DataType.long",
+        "DataType.double",
+        "DataType.boolean",
+    ]
     images = Signature((Field("image", "image", (2, 2, 1)),), table.outputs)
     pixels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1)
     np.testing.assert_array_equal(from_mlflow(images, to_mlflow(images, {"image": pixels}))["image"], pixels)

@@ -69,7 +69,14 @@ def test_everything_is_measured_and_nothing_left(played: tuple[Path, Rehearsed, 
     assert done.drift["offline"]["false_alarms"] == 0  # type: ignore[index, call-overload]
     assert done.drift["live"]["rows_until_alarm"] == 200  # type: ignore[index, call-overload]
     text = "\n".join(done.service_lines() + done.drift_lines())
-    for part in ("1 caller:", "4 callers:", "400 rows", "ready again", "0 false alarms in 30 windows of 200", "alarm after 200 changed rows"):
+    for part in (
+        "1 caller:",
+        "4 callers:",
+        "400 rows",
+        "ready again",
+        "0 false alarms in 30 windows of 200",
+        "alarm after 200 changed rows",
+    ):
         assert part in text
     mine = [p for p in psutil.Process().children(recursive=True) if "serve" in " ".join(p.cmdline())]
     assert mine == []
@@ -96,7 +103,7 @@ def test_proofs_that_were_there_stay(tmp_path: Path) -> None:
 
 
 def test_a_bundle_that_fails_its_self_test_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(ProofError, match="(?s)before it was ready.*self-test failed"):
+    with pytest.raises(ProofError, match=r"(?s)before it was ready.*self-test failed"):
         play(tmp_path, data=graph(tilt=0.5))
     assert not (tmp_path / "out" / "bundle").exists()
 
@@ -110,7 +117,9 @@ def test_a_deaf_alarm_stops_the_run_with_the_numbers(tmp_path: Path) -> None:
 def test_no_profile_no_drift(tmp_path: Path) -> None:
     full = make_bundle(tmp_path / "full")
     sources: dict[str, Path | bytes] = {n: full.read(n) for n in full.files if n != "profile.json"}
-    write_bundle(tmp_path / "packaged" / "bundle", sources, name="table", task=full.task, signature=full.signature, serve={"drain_delay_s": 0})
+    write_bundle(
+        tmp_path / "packaged" / "bundle", sources, name="table", task=full.task, signature=full.signature, serve={"drain_delay_s": 0}
+    )
     out = tmp_path / "out"
     out.mkdir()
     context = Context(root=tmp_path, work=tmp_path)

@@ -230,6 +230,14 @@ def test_psi_of_equal_shares_is_zero_and_of_opposite_ones_large() -> None:
     assert compare(bins, np.array([200, 800, 0, 0])).psi == pytest.approx(2 * 0.6 * np.log(4), rel=0.02)
 
 
+def test_what_chance_gives_is_taken_off_the_index() -> None:
+    watch = drift(normal(5000, 0), window=100)
+    scores = [watch.update(normal(100, seed))[0].scores["x"] for seed in range(1, 201)]
+    chance = (1 / 100 + 1 / 5000) * 9
+    assert np.mean([s.psi for s in scores]) == pytest.approx(chance, rel=0.2)
+    assert np.mean([s.excess for s in scores]) < 0.3 * chance
+
+
 def test_many_threads_count_every_row_once() -> None:
     watch = drift(draw(np.random.default_rng(0), 2000), FIELDS, window=100_000)
     batch = draw(np.random.default_rng(1), 50)

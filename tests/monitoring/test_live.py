@@ -62,6 +62,16 @@ def test_every_row_is_counted_logged_and_the_alarm_rises(profile: dict, tmp_path
     assert len(log_files(tmp_path)) == 1
 
 
+def test_an_alarm_that_lasts_is_not_repeated_and_its_end_is_told(profile: dict) -> None:
+    events: list[dict] = []
+    live = Live(profile, SIGNATURE, alert=events.append)
+    for shift in (0, 0, 2, 2, 2, 0, 0, 2):
+        live.observe(*traffic(1000, 3, shift))
+    live.close()
+    assert [e["event"] for e in events] == ["drift", "drift over", "drift"]
+    assert events[0]["drifted"] == 2
+
+
 def test_ignore_measures_but_raises_nothing(profile: dict) -> None:
     events: list[dict] = []
     live = Live(profile, SIGNATURE, Monitor(on_drift="ignore"), alert=events.append)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sqlite3
@@ -118,7 +119,7 @@ def test_history_cannot_be_rewritten(registry: Registry) -> None:
             "UPDATE version SET content = ''",
             "DELETE FROM version",
         ):
-            with pytest.raises(sqlite3.IntegrityError, match="append-only|never"):
+            with pytest.raises(sqlite3.IntegrityError, match=r"append-only|never"):
                 db.execute(statement)
 
 
@@ -162,7 +163,7 @@ def test_two_processes_at_once_are_serialised(registry: Registry) -> None:
     events = [e for e in registry.history("m") if e.action == "promote"]
     assert sorted(numbers) == [e.number for e in events]
     assert len(events) == 80
-    for earlier, later in zip(events, events[1:], strict=False):
+    for earlier, later in itertools.pairwise(events):
         assert later.before == earlier.after  # nobody moved the alias from under the other
     assert registry.champion("m") == events[-1].after
 

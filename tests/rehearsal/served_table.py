@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from groundup.bundle import Bundle, Field, Signature, write_bundle
@@ -20,7 +19,9 @@ Arrays = dict[str, Any]
 def graph(tilt: float = 0.0) -> bytes:
     """a, n, c -> softmax of a linear map; 3 classes.  ``tilt`` makes another model of it."""
     nodes = [
-        helper.make_node("LabelEncoder", ["c"], ["ci"], domain="ai.onnx.ml", keys_strings=["x", "y"], values_floats=[1.0, 2.0], default_float=0.0),
+        helper.make_node(
+            "LabelEncoder", ["c"], ["ci"], domain="ai.onnx.ml", keys_strings=["x", "y"], values_floats=[1.0, 2.0], default_float=0.0
+        ),
         helper.make_node("Cast", ["a"], ["a1"], to=TensorProto.FLOAT),
         helper.make_node("Cast", ["n"], ["n1"], to=TensorProto.FLOAT),
         *(helper.make_node("Unsqueeze", [i, "axis"], [f"{i}2"]) for i in ("a1", "n1", "ci")),

@@ -16,18 +16,23 @@ from groundup.serving.refusal import InferenceError, RequestError
 
 
 class Graph:
-    """x (n,) -> y = 2 x; a run takes ``seconds``, fails on a negative value, and is remembered."""
+    """x (n,) -> y = 2 x; a run takes ``seconds`` and ``cost`` of the processor, fails on a negative value, and is remembered."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float = 0.0, cost: float = 0.0) -> None:
+        self.seconds, self.cost = seconds, cost
+        self.threads: list[str] = []
         self.batches: list[list[float]] = []
         self.gate: threading.Event | None = None
 
     def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
         x = inputs["x"]
         self.batches.append(x.tolist())
+        self.threads.append(threading.current_thread().name)
         if self.gate is not None:
             assert self.gate.wait(10)
+        end = time.thread_time() + self.cost
+        while time.thread_time() < end:
+            pass
         time.sleep(self.seconds)
         if (x < 0).any():
             raise InferenceError("negative")
@@ -89,7 +94,7 @@ def test_one_client_never_waits_for_the_window() -> None:
 
 def test_after_a_full_batch_the_next_waits_for_as_many_but_not_longer_than_the_window() -> None:
     async def test() -> None:
-        graph = Graph()
+        graph = Graph(cost=0.002)
         batcher = Batcher(graph, max_size=4, max_delay=0.2)
         await asyncio.gather(*(batcher.submit(one(i), 1, 10).answer for i in range(4)))
         began = time.monotonic()
@@ -223,6 +228,35 @@ def test_what_ran_is_told_once_after_the_answers() -> None:
         await asyncio.sleep(0.1)
         assert sorted(x for pair in told for x in pair[0]) == [1, 2]
         assert all(y == [2 * v for v in x] for x, y in told)
+        batcher.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize(("cost", "on_loop"), [(0.0, True), (0.003, False)])
+def test_only_cheap_runs_are_made_on_the_loop(cost: float, on_loop: bool) -> None:
+    async def test() -> None:
+        graph = Graph(cost=cost)
+        batcher = Batcher(graph, max_size=4)
+        for n in (1, 1, 1, 4, 4, 4, 9):
+            await batcher.submit(one(*range(n)), n, 10).answer
+        here = threading.current_thread().name
+        assert graph.threads[0] != here  # not measured yet
+        assert graph.threads[3] != here  # nor this size
+        assert (graph.threads[1:3] == [here] * 2) == on_loop
+        assert all(t != here for t in graph.threads[-3:])  # slices of a large request never
+        batcher.close()
+
+    run(test)
+
+
+def test_what_comes_together_is_run_together() -> None:
+    async def test() -> None:
+        graph = Graph()
+        batcher = Batcher(graph, max_size=32)
+        for _ in range(20):
+            await asyncio.gather(*(batcher.submit(one(i), 1, 10).answer for i in range(32)))
+        assert graph.batches == [list(range(32))] * 20
         batcher.close()
 
     run(test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ _RUN_UP_TO = 256 * 2**20
 
 @dataclass(frozen=True)
 class Size:
-    """Counts of one model for one shape of features; None for an estimator, whose size the data decides.
+    """Counts of one model for one shape of features; None for an estimator, whose size the data decides, and for what was not counted.
 
     Attributes:
         parameters: trainable numbers.
@@ -41,13 +42,12 @@ class Size:
         return self.weights + (1 + states) * 4 * self.parameters + batch * self.activations
 
 
-def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int) -> Size:
+def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int, count: bool) -> Size:
     """See :meth:`Resolved.check`."""
     if resolved.kind == "estimator":
         _check_estimator(resolved, feature_shape, n_outputs)
         return Size()
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     network = resolved.build(feature_shape, n_outputs, seed=0, device="meta")
     weights = sum(t.numel() * t.element_size() for t in [*network.parameters(), *network.buffers()])
@@ -55,9 +55,9 @@ def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int) ->
     if weights <= _RUN_UP_TO:  # running it for real is quick then, and tries what shapes alone cannot
         device, network = "cpu", resolved.build(feature_shape, n_outputs, seed=0)
     two = torch.zeros(2, *feature_shape, device=device)
-    written = _written_bytes()
+    counter = _counter() if count else None
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device), FlopCounterMode(display=False) as flops, written:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device), counter or contextlib.nullcontext():
             scores = network.train()(two)
     except Exception as e:  # a user's forward may fail in any way
         raise ModelError(
@@ -77,27 +77,30 @@ def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int) ->
     return Size(
         parameters=sum(p.numel() for p in parameters if p.requires_grad),
         weights=weights,
-        macs=flops.get_total_flops() // 2 // 2,  # two examples, two operations a MAC
-        activations=math.ceil(written.bytes / 2),
+        macs=counter.flops // 2 // 2 if counter else None,  # two examples, two operations a MAC
+        activations=math.ceil(counter.bytes / 2) if counter else None,
     )
 
 
-def _written_bytes() -> Any:
-    """A dispatch mode that adds up the bytes of everything that operations return."""
-    import torch
+def _counter() -> Any:
+    """A dispatch mode that adds up floating-point operations, by PyTorch's own formulas, and the bytes that operations write."""
+    from torch import Tensor
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
+    from torch.utils.flop_counter import flop_registry
 
-    class Written(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        bytes = 0
+    class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        flops, bytes = 0, 0
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
+            if func.overloadpacket in flop_registry:
+                self.flops += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out)
             if not func.is_view:
-                self.bytes += sum(t.numel() * t.element_size() for t in tree_leaves(out) if isinstance(t, torch.Tensor))
+                self.bytes += sum(t.numel() * t.element_size() for t in tree_leaves(out) if isinstance(t, Tensor))
             return out
 
-    return Written()  # type: ignore[no-untyped-call]
+    return Counter()  # type: ignore[no-untyped-call]
 
 
 def _check_estimator(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int) -> None:

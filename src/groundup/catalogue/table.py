@@ -57,7 +57,7 @@ def describe(name: str, input_shape: Sequence[int] | None = None, n_outputs: int
     entry = entries()[name]
     shape, outputs = _EXAMPLE_SHAPES[entry.tasks[0]]
     shape, outputs = tuple(input_shape or shape), n_outputs or outputs
-    size = resolve(Model(name=name, **params), Path.cwd()).check(shape, outputs)
+    size = resolve(Model(name=name, **params), Path.cwd()).check(shape, outputs, count=True)
     rows = tuple(
         {"name": p.name, "type": p.annotation, "default": "required" if p.default is REQUIRED else repr(p.default), "help": p.doc}
         for p in entry.parameters

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groundup.data.settings import Data
-from groundup.data.sources import Entry, entries, find
+from groundup.data.sources import Entry, Source, TableSource, entries, find
 
 if TYPE_CHECKING:
     from groundup.data.sampling import Sample
@@ -27,13 +27,16 @@ def fingerprint(section: Data, root: Path) -> str:
     Raises:
         DataError: there is no such source.
     """
+    return fingerprint_of(find(section, root), section, root)
+
+
+def fingerprint_of(source: Source, section: Data, root: Path) -> str:
+    """:func:`fingerprint` of a source that is open already."""
     import hashlib
 
     from groundup.data import schema as schemas
     from groundup.data.job import schema_path
-    from groundup.data.sources.base import TableSource
 
-    source = find(section, root)
     identity = source.identity()
     path = schema_path(section, root)
     said = ""

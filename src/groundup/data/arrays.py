@@ -97,7 +97,7 @@ def _divide(job: Job, data: Arrays, y: NDArray[Any], rows: NDArray[np.int64]) ->
     if job.section.leaks == "ignore":
         return split
     hashes = np.array([int.from_bytes(hashlib.blake2b(x.tobytes(), digest_size=8).digest()) for x in data.x], np.uint64)
-    split, notes, complaints = leaks.settle_repeated(split, hashes, rows, movable=True, by_chance=False)
+    split, notes, complaints = leaks.settle_repeated(split, hashes, rows, y, movable=True, by_chance=False)
     for note in notes:
         job.note(note)
     job.complain(complaints)

@@ -56,7 +56,7 @@ def divide(job: Job, con: Any, spill: reading.Spill, schema: Schema, target: str
     n = spill.n_rows
     rows = _rows(spill)
     required = {k for k in (target, section.group, section.time) if k}
-    enforcer = Enforcer(schema, spill, required)
+    enforcer = Enforcer(schema, spill, required, unused(section, list(schema.columns), target))
     classes = schema.columns[target].categories if job.classification else None
     if job.classification and not classes:
         raise DataError(f"{job.schema_path}: {target!r} is the target of a classification; list its classes under categories")
@@ -86,7 +86,7 @@ def divide(job: Job, con: Any, spill: reading.Spill, schema: Schema, target: str
     if job.classification:
         _classes_present(y[good], classes or [], target, where)
     if section.leaks != "ignore":
-        split = _repeats(job, con, spill, fields, split, rows)
+        split = _repeats(job, con, spill, fields, split, rows, y)
     job.notes += leaks.unordered(_method(job), [f.name for f in fields if f.kind == "datetime"])
     return Plan(spill, schema, target, fields, classes, y, split, rows, bad)
 
@@ -175,13 +175,13 @@ def _classes_present(y: NDArray[Any], classes: list[str], target: str, where: st
 
 
 def _repeats(
-    job: Job, con: Any, spill: reading.Spill, fields: list[Field], split: NDArray[np.int8], rows: NDArray[np.int64]
+    job: Job, con: Any, spill: reading.Spill, fields: list[Field], split: NDArray[np.int8], rows: NDArray[np.int64], y: NDArray[Any]
 ) -> NDArray[np.int8]:
     names = ", ".join(quoted(f.name) for f in fields)
     query = f"SELECT hash({names}) AS h FROM read_parquet({text(str(spill.path))})"
     hashes = con.execute(query).fetchnumpy()["h"]
     split, notes, complaints = leaks.settle_repeated(
-        split, hashes, rows, movable=_method(job) in ("random", "stratified"), by_chance=not any(f.kind == "number" for f in fields)
+        split, hashes, rows, y, movable=_method(job) in ("random", "stratified"), by_chance=not any(f.kind == "number" for f in fields)
     )
     for note in notes:
         job.note(note)

@@ -22,11 +22,13 @@ class Enforcer:
 
     Args:
         required: columns that may not be missing whatever the schema says (target, group, time).
+        unused: columns that the recipe does not predict from; they may hold anything.
     """
 
-    def __init__(self, schema: Schema, spill: Spill, required: set[str]) -> None:
+    def __init__(self, schema: Schema, spill: Spill, required: set[str], unused: set[str]) -> None:
         self.schema, self.spill, self.required = schema, spill, required
-        self.columns = {name: c for name, c in schema.columns.items() if name in spill.kinds}
+        idle = unused - required
+        self.columns = {name: c for name, c in schema.columns.items() if name in spill.kinds and name not in idle}
 
     def names(self) -> list[str]:
         """The columns that have something to check."""
@@ -34,7 +36,7 @@ class Enforcer:
 
     def check(self, piece: Any, start: int) -> list[BadRow]:
         """What is wrong in a piece (pyarrow Table) that starts at row ``start`` of the spill."""
-        found = unread(piece, self.spill.kinds, start)
+        found = [bad for bad in unread(piece, self.spill.kinds, start) if bad.column in self.columns]
         told = {(bad.row, bad.column) for bad in found}
         doubtful = [name for name in self.names() if self._doubtful(piece.column(name), self.columns[name], name)]
         if doubtful:
@@ -86,11 +88,11 @@ class Enforcer:
             schema.validate(pd.DataFrame(frame), lazy=True)
         except pa.errors.SchemaErrors as e:
             cases = e.failure_cases
-            return [
-                BadRow(start + int(row), str(name), self._reason(str(check), case, self.columns[str(name)]))
-                for row, name, check, case in zip(cases["index"], cases["column"], cases["check"], cases["failure_case"], strict=True)
-                if row is not None and not pd.isna(row)
-            ]
+            found: dict[tuple[int, str], BadRow] = {}  # the first reason of each value: infinity is also above any limit
+            for row, name, check, case in zip(cases["index"], cases["column"], cases["check"], cases["failure_case"], strict=True):
+                bad = BadRow(start + int(row), str(name), self._reason(str(check), case, self.columns[str(name)]))
+                found.setdefault((bad.row, bad.column), bad)
+            return list(found.values())
         return []
 
     def _checks(self, pa: Any, column: Column) -> list[Any]:

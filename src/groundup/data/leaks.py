@@ -2,8 +2,9 @@
 
 Identical rows.  A validation or test row whose features also stand in training is moved into training, so that the
 figures are about unseen rows; the note says how many.  Where more than half of a split would go, the data was most likely
-joined to itself, and that is reported as ``leaks`` says.  Tables without a column of kind number repeat themselves by
-chance, and rows that a group or a date ties to their split are never moved; there the count is only noted.
+joined to itself, and that is reported as ``leaks`` says.  Rows can also be equal by chance, in tables without a column of
+kind number, or where more than one in a hundred of such pairs have different targets; that is only noted.  So it is where
+a group or a date ties rows to their split.
 
 Give-aways.  A small decision tree sees one feature at a time, on one half of up to 20,000 training rows, and answers on
 the other half.  Balanced accuracy (for regression R², or the share of ranks explained) of at least 0.999 from a single
@@ -20,61 +21,51 @@ from numpy.typing import NDArray
 from groundup.data.splits import TEST, TRAIN, VALIDATION
 
 GIVEAWAY = 0.999
+_CHANCE = 0.01  # of the pairs with different targets: more, and equal features are no copies
 _ROWS = 20_000
 _FEWEST = 50  # rows in the sample: with fewer a single feature may be perfect by luck
 _NAMES = {VALIDATION: "validation", TEST: "test"}
 
 
-def repeated(split: NDArray[np.int8], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Positions of validation and test rows whose features also stand in training.  Rows with split < 0 are left out."""
-    training = np.sort(hashes[split == TRAIN])
+def repeated(split: NDArray[np.int8], hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of validation and test rows whose features also stand in training, and of one such training row each.
+
+    Rows with split < 0 are left out.
+    """
+    training = np.flatnonzero(split == TRAIN)
+    training = training[np.argsort(hashes[training], kind="stable")]
     candidates = np.flatnonzero(split > TRAIN)
-    nearest = np.minimum(np.searchsorted(training, hashes[candidates]), len(training) - 1)
-    return np.asarray(candidates[training[nearest] == hashes[candidates]])
+    nearest = training[np.minimum(np.searchsorted(hashes[training], hashes[candidates]), len(training) - 1)]
+    found = hashes[nearest] == hashes[candidates]
+    return candidates[found], nearest[found]
 
 
 def settle_repeated(
-    split: NDArray[np.int8], hashes: NDArray[np.uint64], rows: NDArray[np.int64], *, movable: bool, by_chance: bool
+    split: NDArray[np.int8], hashes: NDArray[np.uint64], rows: NDArray[np.int64], y: NDArray[Any], *, movable: bool, by_chance: bool
 ) -> tuple[NDArray[np.int8], list[str], list[str]]:
     """The split without repeated rows where they can be moved; notes; complaints (for ``leaks: error``).
 
     Args:
         rows: where each row stands in the source, for messages.
+        y: targets.
         movable: no group or date ties rows to their split.
         by_chance: the table has no column that makes equal rows unlikely.
     """
-    found = repeated(split, hashes)
+    found, twins = repeated(split, hashes)
     if not len(found):
         return split, [], []
     shares = {which: float(np.sum(split[found] == which) / np.sum(split == which)) for which in (VALIDATION, TEST)}
-    told = " and ".join(f"{share:.0%} of the {_NAMES[which]} rows" for which, share in shares.items() if share)
-    first = int(found[0])
-    twin = int(np.flatnonzero((hashes == hashes[first]) & (split == TRAIN))[0])
-    example = f"rows {rows[first]} and {rows[twin]}"
-    if by_chance:
-        return (
-            split,
-            [f"{told} have the same features as a training row ({example}); with so few different values that happens by chance"],
-            [],
-        )
+    told = " and ".join(f"{share:.1%} of the {_NAMES[which]} rows" for which, share in shares.items() if share)
+    told += f" have the same features as a training row (such as rows {rows[found[0]]} and {rows[twins[0]]})"
+    if by_chance or np.mean(y[found] != y[twins]) > _CHANCE:
+        return split, [f"{told}; by chance, it seems"], []
     if max(shares.values()) > 0.5:
-        return (
-            split,
-            [],
-            [
-                f"{told} have the same features as a training row (such as {example}); "
-                "remove the repeats, or keep them together with data.group"
-            ],
-        )
+        return split, [], [f"{told}; remove the repeats, or keep them together with data.group"]
     if not movable:
-        return split, [f"{told} have the same features as a training row ({example}); group and time splits are left as they are"], []
+        return split, [f"{told}; group and time splits are left as they are"], []
     moved = split.copy()
     moved[found] = TRAIN
-    return (
-        moved,
-        [f"{len(found)} validation and test rows with the same features as a training row ({example}) were moved into training"],
-        [],
-    )
+    return moved, [f"{told}; they were moved into training"], []
 
 
 def giveaways(names: list[str], column: Any, y: NDArray[Any], *, classification: bool, seed: int) -> list[str]:

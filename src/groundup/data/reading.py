@@ -62,24 +62,70 @@ def spill(source: TableSource, con: Any, out: Path, *, kinds: dict[str, Kind] | 
     Raises:
         DataError: it cannot be read, has no rows, or has columns of no use.
     """
-    with explaining(source.where):
-        types = describe(con, source.relation(con))
+    types, forgiving = _types(source, con)
     present = [name for name in types if name != ROW]
-    guessed, ignored = (kinds, {}) if kinds is not None else guess(con, source, types, SAMPLE)
+    guessed, ignored = (kinds, {}) if kinds is not None else guess(con, source, types, None if forgiving else SAMPLE, forgiving)
     usable = {name: forced.get(name, kind) for name, kind in guessed.items() if name in present}
+    large = _large(con, source, types) if kinds is None and not forgiving else set()
     wanted = {name: _SQL[usable[name]] if kinds is not None or name in forced else types[name] for name in usable}
+    # text that reads 3.25 becomes 3 when read as BIGINT, so integers are read as what cannot hide it
+    wanted |= {name: "DOUBLE" for name, kind in wanted.items() if kind in _INTEGERS and usable[name] == "integer" and name not in large}
     structural: list[BadRow] = []
     try:
-        relation = source.relation(con, wanted if source.loose else None)
-        n = _copy(con, relation, describe(con, relation), usable, out, limit)
+        relation = source.relation(con, (types if forgiving else wanted) if source.loose else None, forgiving=forgiving)
+        read_as = describe(con, relation)
+        n = _copy(con, relation, read_as, usable, out, limit)
+        if kinds is None and (fractions := _fractions(con, out, usable)):
+            usable = {name: "number" if name in fractions else kind for name, kind in usable.items()}
+            n = _copy(con, relation, read_as, usable, out, limit)
     except _duckdb_errors():
-        if not source.loose:
+        if not source.loose or forgiving:
             with explaining(source.where):
                 raise
-        n, usable, structural = _forgiving(source, con, kinds, forced, usable, types, out, limit)
+        n, usable = _forgiving(source, con, kinds, forced, usable, types, out, limit)
+        forgiving = True
+    if forgiving:
+        structural = source.structural_errors(con)
     if n == 0:
         raise DataError(f"{source.where} has column names but no rows; expected at least one row")
     return Spill(out, usable, ignored, structural, n, present)
+
+
+def _large(con: Any, source: TableSource, types: dict[str, str]) -> set[str]:
+    """Integer columns whose first values a float64 cannot hold."""
+    whole = [name for name, kind in types.items() if kind in _INTEGERS]
+    if not source.loose or not whole:
+        return set()
+    wanted = ", ".join(f"max(greatest({c}, -{c}))" for c in map(quoted, whole))
+    with explaining(source.where):
+        found = con.execute(f"SELECT {wanted} FROM (SELECT * FROM {source.relation(con, types)} LIMIT {SAMPLE})").fetchone()
+    return {name for name, most in zip(whole, found, strict=True) if most is not None and most > 2**53}
+
+
+def _fractions(con: Any, path: Path, kinds: dict[str, Kind]) -> set[str]:
+    """Columns guessed to be integers in which a value is a number with a fraction."""
+    import pyarrow.parquet as pq
+
+    whole = {position: name for position, (name, kind) in enumerate(kinds.items()) if kind == "integer"}
+    if not whole or UNREAD not in pq.read_schema(path).names:
+        return set()
+    note = f"unnest(string_split({quoted(UNREAD)}, chr(30)))"
+    rows = con.execute(
+        f"SELECT DISTINCT split_part(note, chr(31), 1) FROM (SELECT {note} AS note FROM read_parquet({text(str(path))}) "
+        f"WHERE {quoted(UNREAD)} IS NOT NULL) WHERE isfinite(TRY_CAST(split_part(note, chr(31), 2) AS DOUBLE))"
+    ).fetchall()
+    return {whole[int(position)] for (position,) in rows if int(position) in whole}
+
+
+def _types(source: TableSource, con: Any) -> tuple[dict[str, str], bool]:
+    """Column -> DuckDB type, and whether only a forgiving reading could tell."""
+    try:
+        return describe(con, source.relation(con)), False
+    except _duckdb_errors():
+        with explaining(source.where):
+            if not source.loose:
+                raise
+            return describe(con, source.relation(con, forgiving=True)), True
 
 
 def _forgiving(
@@ -91,16 +137,15 @@ def _forgiving(
     types: dict[str, str],
     out: Path,
     limit: int | None,
-) -> tuple[int, dict[str, Kind], list[BadRow]]:
+) -> tuple[int, dict[str, Kind]]:
     """The second reading, everything as text: what does not read as its column's kind is noted beside the row."""
-    as_text = {name: "VARCHAR" for name in types}
+    as_text = dict.fromkeys(types, "VARCHAR")
     with explaining(source.where):
         if kinds is None:
-            again, _ = guess(con, source, as_text, None)
+            again, _ = guess(con, source, as_text, None, True)
             usable = {name: forced.get(name, again[name]) for name in usable}
-        relation = source.relation(con, as_text)
-        n = _copy(con, relation, as_text, usable, out, limit)
-        return n, usable, source.structural_errors(con)
+        relation = source.relation(con, as_text, forgiving=True)
+        return _copy(con, relation, as_text, usable, out, limit), usable
 
 
 def describe(con: Any, relation: str) -> dict[str, str]:
@@ -108,7 +153,9 @@ def describe(con: Any, relation: str) -> dict[str, str]:
     return {name: str(kind) for name, kind, *_ in con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
 
 
-def guess(con: Any, source: TableSource, types: dict[str, str], rows: int | None) -> tuple[dict[str, Kind], dict[str, str]]:
+def guess(
+    con: Any, source: TableSource, types: dict[str, str], rows: int | None, forgiving: bool
+) -> tuple[dict[str, Kind], dict[str, str]]:
     """Each column's kind, and the columns that no model here can read (lists, structs, binary) with the reason.
 
     Text counts as a number (integer, date, boolean) when at least ``SHARE`` of its known values read as one, so that a
@@ -132,7 +179,7 @@ def guess(con: Any, source: TableSource, types: dict[str, str], rows: int | None
             ignored[name] = f"holds values of type {kind}, which no column kind here covers"
     texts = [name for name, kind in types.items() if kind == "VARCHAR"]
     if source.loose and texts:
-        relation = source.relation(con, types)
+        relation = source.relation(con, types, forgiving=forgiving)
         if rows is not None:
             relation = f"(SELECT * FROM {relation} LIMIT {rows})"
         wanted = []

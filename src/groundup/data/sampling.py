@@ -45,7 +45,7 @@ class Sample:
 
 
 def sample(section: Data, root: Path, task: str, n: int = 1000) -> Sample:
-    """Read the first ``n`` rows and hold them to the schema file, or to what they themselves suggest.  Nothing is written beside the recipe.
+    """Read the first ``n`` rows and hold them to the schema file, or to what they suggest.  Nothing is written.
 
     Raises:
         DataError: the source is missing, unreadable or empty, or the recipe names columns that it lacks.
@@ -82,7 +82,9 @@ def _table(section: Data, root: Path, task: str, source: TableSource, work: Path
             keys = {k for k in (section.group, section.time) if k}
             dropped = unused(section, list(spill.kinds), target)
             schema, _ = infer(con, spill, source.where, target=target, classification=classification, dropped=dropped, keys=keys)
-        enforcer = Enforcer(schema, spill, {k for k in (target, section.group, section.time) if k})
+        enforcer = Enforcer(
+            schema, spill, {k for k in (target, section.group, section.time) if k}, unused(section, list(schema.columns), target)
+        )
         problems, frames, start = [], [], 0
         for piece in reading.pieces(spill.path):
             problems += [f"row {bad.row}, column {bad.column!r}: {bad.reason}" for bad in enforcer.check(piece, start)]

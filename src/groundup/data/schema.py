@@ -19,7 +19,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from groundup.bundle.files import write_bytes
-from groundup.errors import DataError, SchemaError
+from groundup.errors import SchemaError
 from groundup.sections import Section
 
 Kind = Literal["number", "integer", "boolean", "category", "datetime", "text"]
@@ -131,7 +131,7 @@ def read(path: Path) -> Written:
 
 
 def _explain(e: ValidationError) -> str:
-    first = e.errors()[0]
+    first = min(e.errors(), key=lambda error: error["type"] != "extra_forbidden")  # a misspelt key also lacks the right one
     place = ".".join(str(part) for part in first["loc"]) or "the file"
     if first["type"] == "extra_forbidden":
         known = list(Column.model_fields if len(first["loc"]) > 2 else Schema.model_fields)

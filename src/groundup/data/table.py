@@ -119,7 +119,7 @@ class _Parquet(TableSource):
     def identity(self) -> str:
         return ""
 
-    def relation(self, con: Any, types: Any = None) -> str:
+    def relation(self, con: Any, types: Any = None, *, forgiving: bool = False) -> str:
         return f"read_parquet([{', '.join(text(str(f)) for f in self.files)}], union_by_name=true)"
 
 

@@ -6,6 +6,8 @@ question has the same answer with t rounded *down* to float32, so the graph take
 Scalers: the thresholds of such a tree are values that occurred in training, so a scaler in front that differs in the
 last bit sends that row the other way.  Ours round after every operation as scikit-learn does, and equal it bit for bit.
 
+Linear discriminants: with two classes skl2onnx answers softmax(-z, z) where scikit-learn answers 1 / (1 + exp(-z)).
+
 A vote: skl2onnx refuses its default ``flatten_transform=True``, a setting that only ``transform`` looks at.
 """
 
@@ -28,6 +30,7 @@ def register() -> None:
     from skl2onnx._parse import sklearn_operator_name_map
     from skl2onnx.common._registration import get_converter, get_shape_calculator
     from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes, calculate_linear_regressor_output_shapes
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, VotingClassifier
     from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
@@ -35,7 +38,12 @@ def register() -> None:
     from groundup.estimators.logistic import LogisticRegression
 
     options = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True], "raw_scores": [True, False]}
-    for cls, convert in ((LogisticRegression, _logistic), (HistGradientBoostingClassifier, _boosted_classifier)):
+    classifiers = {
+        LogisticRegression: _logistic,
+        LinearDiscriminantAnalysis: _logistic,
+        HistGradientBoostingClassifier: _boosted_classifier,
+    }
+    for cls, convert in classifiers.items():
         update_registered_converter(cls, f"Groundup{cls.__name__}", calculate_linear_classifier_output_shapes, convert, options=options)
     for cls, convert in ((LinearRegression, _linear), (HistGradientBoostingRegressor, _boosted_regressor)):
         update_registered_converter(cls, f"Groundup{cls.__name__}", calculate_linear_regressor_output_shapes, convert)

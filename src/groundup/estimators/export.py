@@ -54,7 +54,7 @@ def supports(estimator: Any) -> str | None:
 
 
 def export_estimator(estimator: Any, n_features: int | Sequence[int], n_outputs: int) -> onnx.ModelProto:
-    """Export a fitted estimator, checked by ``onnx.checker``.
+    """Export a fitted estimator, checked by ``onnx.checker`` and loaded once by ONNX Runtime.
 
     Args:
         estimator: a classifier fitted on class indices 0..n_outputs-1, or a regressor.
@@ -65,8 +65,11 @@ def export_estimator(estimator: Any, n_features: int | Sequence[int], n_outputs:
         ModelError: a converter is missing or fails; names it.
     """
     import onnx
+    import onnxruntime
     from sklearn.base import is_classifier
 
+    while hasattr(estimator, "best_estimator_"):  # a search answers as the best that it found
+        estimator = estimator.best_estimator_
     if reason := supports(estimator):
         raise ModelError(reason)
     shape = (n_features,) if isinstance(n_features, int) else tuple(n_features)
@@ -81,6 +84,10 @@ def export_estimator(estimator: Any, n_features: int | Sequence[int], n_outputs:
             raise ModelError(f"{name}: it was fitted on the classes {list(found)}, not all below n_outputs = {n_outputs}")
     model = _finish(raw, estimator, shape, n_outputs, classifier)
     onnx.checker.check_model(model)
+    try:
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    except Exception as e:  # ONNX Runtime's errors have no common base
+        raise ModelError(f"{name}: ONNX Runtime refuses its graph: {e}") from e
     return model
 
 

@@ -19,7 +19,7 @@ def encode(image: NDArray[Any], largest: int = 128) -> bytes:
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
-        raise ValueError(f"expected a uint8 image (H, W), (H, W, 1) or (H, W, 3), got {pixels.dtype} {pixels.shape}")
+        raise ValueError(f"expected a uint8 image (H, W), (H, W, 1) or (H, W, 3), got {pixels.dtype} {np.shape(image)}")
     pixels = _shrink(pixels, largest)
     height, width, channels = pixels.shape
     # Every scanline begins with its filter type; 0 is none.

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from groundup.bundle import Bundle
 from groundup.errors import DataError
 from groundup.lifecycle.paired import Difference, answers, comparable, differences
@@ -112,22 +114,18 @@ def _add_metrics(found: Comparison, a: dict[str, Any], b: dict[str, Any]) -> Non
     evaluated = [_output(m, "evaluate").get("metrics", {}) for m in (a, b)]
     for name in dict.fromkeys([*evaluated[0], *evaluated[1]]):
         found.alone.append((name, *(_interval(e.get(name)) for e in evaluated)))
-    bundles, prepared = [_bundle(m) for m in (a, b)], [_prepared(m) for m in (a, b)]
-    if bundles[0] is None or bundles[1] is None or prepared[0] is None or prepared[1] is None:
+    bundles, splits = [_bundle(m) for m in (a, b)], [_prepared(m) for m in (a, b)]
+    (first, second), (prepared, other) = bundles, splits
+    if first is None or second is None or prepared is None or other is None:
         found.notes.append("no paired difference: a run has no bundle or no test split left in its cache")
         return
-    if problem := comparable(bundles[0], bundles[1]):
+    if problem := comparable(first, second):
         found.notes.append(f"no paired difference: {problem}")
         return
-    y = [p.targets("test") for p in prepared]
-    if (
-        prepared[0].data_hash != prepared[1].data_hash
-        or y[0].shape != y[1].shape
-        or not (prepared[0].rows("test") == prepared[1].rows("test")).all()
-    ):
+    if prepared.data_hash != other.data_hash or not np.array_equal(prepared.rows("test"), other.rows("test")):
         found.notes.append("no paired difference: the test rows are not the same")
         return
-    found.metrics = differences(bundles[0].task, y[0], answers(bundles[0], prepared[0]), answers(bundles[1], prepared[1]))
+    found.metrics = differences(first.task, prepared.targets("test"), answers(first, prepared), answers(second, other))
 
 
 def _measures(manifest: dict[str, Any]) -> dict[str, float]:
@@ -200,6 +198,10 @@ def _interval(entry: dict[str, Any] | None) -> str:
 def _difference(d: Difference) -> str:
     around = "" if d.low is None else f" [{d.low:+.4f}, {d.high:+.4f}]"
     return f"{d.difference:+.4f}{around}{f', {d.better} is better' if d.better else ''}"
+
+
+def _ratio(a: float | None, b: float | None) -> str:
+    return f"× {b / a:.2f}" if a and b is not None else ""
 
 
 def _number(value: float | None) -> str:

@@ -283,7 +283,7 @@ def _with_metrics(
         for name, (bound, percent) in allowed.items():
             sign = -1.0 if metrics.DIRECTIONS[name] == "maximize" else 1.0
             low, high = percentile(sign * (drawn[name] - drawn_fp32[name]))
-            value = sign * (after[name] - before[name])
+            value = sign * (after[name] - before[name]) + 0.0  # no minus zero
             degradation[split][name] = Degradation(
                 value=value, low=low, high=high, allowed=abs(before[name]) * bound / 100 if percent else bound
             )

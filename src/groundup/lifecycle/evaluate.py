@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, JsonValue
 
 from groundup import metrics
-from groundup.errors import GateError, RecipeError
+from groundup.errors import GateError, ModelError, RecipeError
 from groundup.evaluation.gates import Gate, Outcome, gates_of, judge, judge_slices, table
 from groundup.lifecycle.prepare import Prepared
 from groundup.lifecycle.stage import Context, Output
@@ -135,6 +135,7 @@ def evaluate(section: Evaluate, gates: Gates, prepared: Prepared, trained: Train
 
     Raises:
         RecipeError: a gate on a metric that the task lacks, or a slice of a column that the data lacks.
+        ModelError: the model answers what is no number.
     """
     import numpy as np
 
@@ -148,8 +149,8 @@ def evaluate(section: Evaluate, gates: Gates, prepared: Prepared, trained: Train
     gated = _gated_slices(gates, prepared, frame, y, declared)
 
     with context.progress.task("evaluate", 5, "parts") as progress:
-        answers = np.asarray(trained.answers(prepared.features("test")))
-        held = metrics.compute(task, prepared.targets("validation"), np.asarray(trained.answers(prepared.features("validation"))))
+        answers, validated = (_answers(trained, prepared, split) for split in ("test", "validation"))
+        held = metrics.compute(task, prepared.targets("validation"), validated)
         progress.advance()
         context.check()
 
@@ -208,6 +209,19 @@ def evaluate(section: Evaluate, gates: Gates, prepared: Prepared, trained: Train
     return evaluated
 
 
+def _answers(trained: Trained, prepared: Prepared, split: str) -> Any:
+    """The model's answers on a split, refused where they are not finite."""
+    import numpy as np
+
+    answers = np.asarray(trained.answers(prepared.features(split)))
+    if bad := int(np.sum(~np.isfinite(answers.reshape(len(answers), -1)).all(1))):
+        raise ModelError(
+            f"the model's answers are not finite for {bad:,} of {len(answers):,} rows of the {split} split; "
+            "look at the features of such a row, or train with a smaller learning rate"
+        )
+    return answers
+
+
 def _gated_slices(gates: Gates, prepared: Prepared, frame: Any, y: Any, declared: list[Any]) -> dict[str, list[Any]]:
     """Column -> its slices, for every column that a gate names: the target's classes, those declared, or the column's own."""
     from groundup.evaluation import slices
@@ -254,6 +268,8 @@ def _worst(most: int, prepared: Prepared, frame: Any, y: Any, answers: Any, out:
             (out / "worst").mkdir(exist_ok=True)
             (out / entry["image"]).write_bytes(png.encode(pictures[index]))
         else:
-            entry["record"] = mistakes.record(frame.iloc[int(index)].to_dict())
+            row = frame.iloc[int(index)].to_dict()
+            row.pop(prepared.target, None)  # the truth is told already
+            entry["record"] = mistakes.record(row)
         found.append(entry)
     return found

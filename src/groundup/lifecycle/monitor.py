@@ -62,6 +62,15 @@ class Monitored:
     def exit_code(self) -> int:
         return ALARM_EXIT_CODE if self.alarm else 0
 
+    @property
+    def sentence(self) -> str:
+        """The outcome in one line."""
+        last = self.windows[-1]
+        drifted = last.columns("drifted")
+        before = sum(w.alarm for w in self.windows)
+        now = f"drift in {', '.join(drifted)}" if drifted else "no drift"
+        return f"{now} in the last window of {last.rows:,} rows; {before} of {len(self.windows)} windows raised the alarm"
+
     def severity(self) -> list[str]:
         """Columns, the most troubled first: by windows drifted, then windows shifted, then the largest change."""
 
@@ -76,8 +85,8 @@ class Monitored:
 def monitor(
     bundle: Path,
     log: Path,
-    *,
     out: Path,
+    *,
     since: datetime | None = None,
     until: datetime | None = None,
     settings: DriftSettings | None = None,

@@ -61,15 +61,14 @@ def differences(task: str, y: NDArray[Any], first: NDArray[Any], second: NDArray
         d = bootstrap.difference(b, a, drawn[1][name], drawn[0][name], RESAMPLES)
         sign = 1 if metrics.DIRECTIONS[name] == "maximize" else -1
         better = "second" if sign * d.low > 0 and sign * d.high > 0 else "first" if sign * d.low < 0 and sign * d.high < 0 else ""
-        values = d.to_dict()
         found.append(
             Difference(
                 metric=name,
                 first=a.value,
                 second=b.value,
                 difference=d.value,
-                low=values["low"],
-                high=values["high"],
+                low=bootstrap.none_if_nan(d.low),
+                high=bootstrap.none_if_nan(d.high),
                 better=better,
                 rows=len(y),
             )

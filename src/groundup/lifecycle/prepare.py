@@ -114,7 +114,7 @@ def prepare(
         DataError: the data cannot be used as asked; the message says what to change.
         SchemaError: the data does not fit the schema file, or the file is wrong.
     """
-    from groundup.data import fingerprint
+    from groundup.data import fingerprint_of
     from groundup.data.arrays import prepare_arrays
     from groundup.data.job import Job
     from groundup.data.sources import find
@@ -134,4 +134,4 @@ def prepare(
             raise DataError(f"a clean function works on tables, and {source.where} holds arrays")
         facts = prepare_arrays(job, source)
     proof = ProofRecord.of(facts.pop("proof"))
-    return Prepared(task=task, data_hash=fingerprint(section, context.root), notes=job.notes, proofs=[proof], **facts).at(out)
+    return Prepared(task=task, data_hash=fingerprint_of(source, section, context.root), notes=job.notes, proofs=[proof], **facts).at(out)

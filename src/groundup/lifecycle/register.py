@@ -38,9 +38,11 @@ class Register(Section):
     name: str | None = None
     """Registered under this name; the recipe's by default."""
     promote: Literal["gates", "always", "never"] = "gates"
-    """gates: champion once the recipe's gates have passed and the present champion is not better.  always: without looking at the champion.  never: stays challenger."""
+    """gates: champion once the recipe's gates have passed and the present champion is not better.
+    always: without looking at the champion.  never: it stays challenger."""
     max_degradation: dict[str, float] = Field(default_factory=dict, alias="max-degradation")
-    """Metric -> by how much it may be worse than the champion's on the same test rows.  By default the headline metric may not be significantly worse (95 % interval)."""
+    """Metric -> by how much it may be worse than the champion's on the same test rows.
+    By default the headline metric may not be significantly worse (95 % interval)."""
     mlflow: bool = True
     """Log the bundle to MLflow's model registry as well (embedded SQLite, or MLFLOW_TRACKING_URI)."""
 
@@ -56,17 +58,17 @@ class Registered(Output):
     bundle: str = ""
     """Folder of the registered bundle."""
     promoted: bool = False
-    reasons: list[str] = []
+    reasons: list[str] = Field(default_factory=list)
     """Why it was promoted, or why it was not."""
     champion: int | None = None
     """Version of the champion now."""
     champion_before: int | None = None
-    differences: list[Difference] = []
+    differences: list[Difference] = Field(default_factory=list)
     """Champion before (first) against this version (second), on the same test rows."""
-    mlflow: dict[str, str] = {}
+    mlflow: dict[str, str] = Field(default_factory=dict)
     """uri, name, version, run_id, model; empty where it was not logged."""
-    notes: list[str] = []
-    proofs: list[ProofRecord] = []
+    notes: list[str] = Field(default_factory=list)
+    proofs: list[ProofRecord] = Field(default_factory=list)
 
 
 def register(
@@ -106,7 +108,7 @@ def register(
     if section.mlflow:
         try:
             logged, proofs = _log(registry, version, Bundle.open(version.path), evaluated, home, run_id)
-        except (MissingExtraError, StorageError, *_mlflow_errors()) as e:
+        except _away() as e:
             notes.append(f"not logged to MLflow: {str(e).splitlines()[0]}")
         if failed := [p for p in proofs if not p.passed]:
             raise ProofError(f"{name} version {version.version}: what MLflow gives back differs from the bundle: {failed[0]}")
@@ -237,7 +239,7 @@ def follow(registry: Registry, name: str, home: Path) -> str:
                 client.set_registered_model_alias(name, alias, there[version])
             elif alias == CHAMPION:
                 client.delete_registered_model_alias(name, alias)  # better none than a wrong one
-    except (MissingExtraError, StorageError, *_mlflow_errors()) as e:
+    except _away() as e:
         return f"MLflow's aliases of {name} could not follow ({str(e).splitlines()[0]}); the next register or rollback sets them"
     return ""
 
@@ -311,9 +313,7 @@ def _new_version(
             f"{'passed' if gate.passed else 'failed'}: {gate.measured} against {gate.bound}"
         )
     try:
-        client.create_registered_model(
-            version.name, description="Registered by groundup; its own registry is the truth, these aliases follow it."
-        )
+        client.create_registered_model(version.name, description="groundup's registry is the truth; these aliases follow it.")
     except MlflowException as e:
         if e.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -340,11 +340,11 @@ def _store(home: Path) -> str:
     return registry_uri(home)
 
 
-def _mlflow_errors() -> tuple[type[Exception], ...]:
-    """What a store that is down, full or foreign raises."""
+def _away() -> tuple[type[Exception], ...]:
+    """What a store that is down, full, foreign or not installed raises."""
     try:
         from mlflow.exceptions import MlflowException
         from requests import RequestException
     except ImportError:
-        return (MissingExtraError,)
-    return (MlflowException, RequestException)
+        return (MissingExtraError, StorageError)
+    return (MissingExtraError, StorageError, MlflowException, RequestException)

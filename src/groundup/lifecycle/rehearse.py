@@ -58,21 +58,21 @@ class Rehearsed(Output):
     """Measurements from outside.  Files: ``bundle`` (as packaged, with the proofs made here), ``server.log``."""
 
     enabled: bool = True
-    start: dict[str, float | None] = {}
+    start: dict[str, float | None] = Field(default_factory=dict)
     """seconds_to_ready, seconds_to_first_answer (interpreter and imports included), memory_mb after the load."""
     replayed: int = 0
     """Rows sent and compared."""
-    loads: list[dict[str, float]] = []
+    loads: list[dict[str, float]] = Field(default_factory=list)
     """One entry a number of connections: connections, requests, failed, p50_ms, p99_ms, requests_per_second."""
-    restart: dict[str, JsonValue] = {}
+    restart: dict[str, JsonValue] = Field(default_factory=dict)
     """After SIGKILL under load: seconds_until_ready, lost_in_flight, ..."""
-    drift: dict[str, JsonValue] = {}
+    drift: dict[str, JsonValue] = Field(default_factory=dict)
     """``offline`` (many windows) and ``live`` (over HTTP); empty where the bundle has no profile."""
-    drain: dict[str, JsonValue] = {}
+    drain: dict[str, JsonValue] = Field(default_factory=dict)
     """After SIGTERM under load: failed, not_ready_after_ms, exit_status, seconds_to_exit."""
-    notes: list[str] = []
+    notes: list[str] = Field(default_factory=list)
     seconds: float = 0.0
-    proofs: list[ProofRecord] = []
+    proofs: list[ProofRecord] = Field(default_factory=list)
 
     def service_lines(self) -> list[str]:
         """The server in a few lines, for the table at the end of a run."""
@@ -193,7 +193,8 @@ class _Play:
             self.measured["loads"].append(entry)
             self._prove([_no_failures(self.bundle, connections, result.requests, len(result.failures))])
             self.context.progress.note(
-                f"{connections} callers: p50 {entry['p50_ms']:.2f} ms, p99 {entry['p99_ms']:.2f} ms, {entry['requests_per_second']:.0f} requests/s"
+                f"load of {connections}: p50 {entry['p50_ms']:.2f} ms, p99 {entry['p99_ms']:.2f} ms, "
+                f"{entry['requests_per_second']:.0f} requests/s"
             )
         memory = server.memory()
         self.measured["start"]["memory_mb"] = None if memory is None else round(memory / 2**20, 1)
@@ -260,9 +261,7 @@ class _Play:
     def _prove(self, proofs: list[Proof], hint: str = "") -> None:
         self.proofs += proofs
         if failed := [p for p in proofs if not p.passed]:
-            raise ProofError(
-                f"the rehearsal failed: {failed[0]}{f'; {hint}' if hint else ''}; the server's log is kept while this stage runs: {self.out / 'server.log'}"
-            )
+            raise ProofError(f"the rehearsal failed: {failed[0]}{f'; {hint}' if hint else ''}")
 
 
 def _no_failures(bundle: Bundle, connections: int, requests: int, failed: int) -> Proof:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ OPSET = 20
 
 
 def export_network(module: nn.Module, feature_shape: Sequence[int]) -> onnx.ModelProto:
-    """Export a network in evaluation mode, checked by ``onnx.checker``; the module itself is left as it was.
+    """Export a network in evaluation mode, checked by ``onnx.checker`` and tried at two batch sizes; the module itself is left as it was.
 
     Args:
         feature_shape: of one example, without the batch axis.
@@ -61,7 +62,32 @@ def export_network(module: nn.Module, feature_shape: Sequence[int]) -> onnx.Mode
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.checker.check_model(model, full_check=True)
+    _try(model, network, feature_shape, name)
     return model
+
+
+def _try(model: onnx.ModelProto, network: nn.Module, feature_shape: Sequence[int], name: str) -> None:
+    """Run the graph at other batch sizes than it was traced with: the exporter does not notice a number that was written into it."""
+    import onnxruntime
+
+    advice = "use x.shape[0], x.flatten(1) or -1 instead of a number of examples"
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised; it need not be printed, too
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    for n in (1, 5):
+        x = torch.rand(n, *feature_shape, generator=torch.Generator().manual_seed(n))
+        with torch.no_grad():
+            expected = network(x)
+        try:
+            (scores,) = session.run(None, {"features": x.numpy()})
+        except Exception as e:  # ONNX Runtime's errors have no common base
+            raise ModelError(f"{name} cannot be exported to ONNX: it fixes the batch size, and fails for {n} examples; {advice}") from e
+        gap = float((torch.from_numpy(scores) - expected).abs().max()) if scores.shape == tuple(expected.shape) else math.inf
+        if not gap <= 1e-3 * max(1.0, float(expected.abs().max())):
+            raise ModelError(
+                f"{name} cannot be exported to ONNX: for {n} examples the graph's scores are {gap:.2g} away from its own; {advice}"
+            )
 
 
 def _reason(error: BaseException) -> str:

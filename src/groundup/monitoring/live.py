@@ -33,6 +33,7 @@ Batch = tuple[float, dict[str, Array], dict[str, Array], Sequence[str] | None]
 _LINGER_S = 0.05  # how long batches gather: one pass over many small batches costs as much as over one of them
 _TICK_S = 1.0  # how often clocks are looked at when nothing comes
 _ROWS_AT_ONCE = 16_384
+_REMIND_S, _NAMED = 3600.0, 20  # an alarm that lasts is repeated so often, and names so many columns
 _OVERHEAD = 2_048  # bytes that a batch costs beside its arrays
 
 
@@ -46,7 +47,7 @@ class Live:
     Args:
         profile: content of the bundle's ``profile.json``.
         version: of the bundle, written to the log.
-        alert: called from the monitor's thread with one JSON-able event per drifted window; a log line by default.
+        alert: called from the monitor's thread with a JSON-able event when the alarm rises, falls, or has lasted an hour; a log line by default.
 
     Raises:
         BundleError: the profile cannot be used.
@@ -73,6 +74,7 @@ class Live:
         self._stopping = False
         self.rows = self.batches = self.dropped_batches = self.errors = 0
         self.last_error: str | None = None
+        self._alert_again = 0.0  # on the monotonic clock; 0 while all is quiet
         self._thread = threading.Thread(target=self._work, name="groundup-monitor", daemon=True)
         self._thread.start()
 
@@ -152,10 +154,19 @@ class Live:
             self.log.tick()
 
     def _report(self, windows: list[Window]) -> None:
+        """One event when the alarm rises, one when it falls, and one an hour while it lasts: busy servers close windows every second."""
+        if self.settings.on_drift != "alert":
+            return
         for window in windows:
-            if window.alarm and self.settings.on_drift == "alert":
-                columns = {k: {"psi": round(window.scores[k].psi, 4), "p": window.scores[k].p} for k in window.columns("drifted")}
-                self._alert({"event": "drift", "started": window.started, "closed": window.closed, "rows": window.rows, "columns": columns})
+            event = {"started": window.started, "closed": window.closed, "rows": window.rows}
+            if window.alarm and time.monotonic() >= self._alert_again:
+                drifted = window.columns("drifted")
+                worst = {k: {"psi": round(window.scores[k].psi, 4), "p": window.scores[k].p} for k in drifted[:_NAMED]}
+                self._alert({"event": "drift", **event, "drifted": len(drifted), "columns": worst})
+                self._alert_again = time.monotonic() + _REMIND_S
+            elif not window.alarm and self._alert_again:
+                self._alert({"event": "drift over", **event})
+                self._alert_again = 0.0
 
     # ── what others read ────────────────────────────────────────────────────────────────────────────────────────────────────
     @property

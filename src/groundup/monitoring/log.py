@@ -127,7 +127,10 @@ class PredictionLog:
         self.files += 1
         self.rows += n
         self._open()
-        self._prune()
+        try:
+            self._prune()
+        except OSError as e:  # written, but old files stay: that is worth knowing, and nothing to retry
+            self.degraded = f"cannot delete old files: {e}"
 
     def close(self) -> None:
         """Write what is pending; rows that cannot be written are counted as lost."""
@@ -142,9 +145,12 @@ class PredictionLog:
                 path.unlink(missing_ok=True)
 
     def _clean(self) -> None:
-        for path in self.folder.glob(".predictions-*.tmp"):
-            if time.time() - path.stat().st_mtime > _STALE_S:
-                path.unlink(missing_ok=True)
+        try:
+            for path in self.folder.glob(".predictions-*.tmp"):
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink(missing_ok=True)
+        except OSError as e:
+            self.degraded = f"cannot clean the folder: {e}"
 
 
 def log_files(folder: Path) -> list[Path]:

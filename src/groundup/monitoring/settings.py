@@ -64,7 +64,7 @@ class Monitor(_Hyphened):
 
     drift: DriftSettings = DriftSettings()
     on_drift: Literal["alert", "ignore"] = Field(default="alert")
-    """alert: raise the gauge groundup_drift_alarm and log one line per window that drifted.  ignore: measure and show, raise nothing."""
+    """alert: raise the gauge groundup_drift_alarm, log a line when it rises and when it falls.  ignore: measure and show, raise nothing."""
     queue_mb: float = Field(default=64.0, gt=0)
     """Megabytes of traffic that may wait for the monitor; more is dropped and counted, never waited for."""
     log: LogSettings = LogSettings()

@@ -34,16 +34,17 @@ def mlflow_signature(signature: Signature) -> Any:
     from mlflow.types.schema import AnyType, Array
 
     if _is_table(signature):
-        columns = []
+        columns: list[ColSpec | TensorSpec] = []
         for f in signature.inputs:
             kind = "double" if f.nullable and f.kind == "integer" else _TYPES[f.kind]
-            columns.append(ColSpec(AnyType() if f.nullable and f.kind == "boolean" else kind, name=f.name))
+            anything: Any = AnyType  # untyped in MLflow
+            columns.append(ColSpec(anything() if f.nullable and f.kind == "boolean" else kind, name=f.name))
         inputs = Schema(columns)
     else:
         inputs = Schema(
             [TensorSpec(np.dtype(str) if f.kind == "category" else f.dtype, (-1, *f.shape), name=f.name) for f in signature.inputs]
         )
-    outputs = []
+    outputs: list[ColSpec | TensorSpec] = []
     for f in signature.outputs:
         if f.shape:
             outputs.append(ColSpec(Array("float"), name=f.name))

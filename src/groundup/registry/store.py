@@ -120,9 +120,7 @@ class Registry:
     def add(self, name: str, bundle: Bundle, *, metrics: Mapping[str, Any], gates: list[Any]) -> Version:
         """Copy ``bundle`` in as the next version of ``name`` and make it challenger.  The same content again is the same version."""
         if not _NAME.fullmatch(name):
-            raise BundleError(
-                f"model name {name!r}: expected letters, digits, '.', '_' or '-', at most 128, starting with a letter or digit"
-            )
+            raise BundleError(f"model name {name!r}: expected letters, digits, '.', '_', '-', at most 128, a letter or digit first")
         with self._writing() as db:
             row = db.execute("SELECT version FROM version WHERE name = ? AND content = ?", (name, bundle.version)).fetchone()
             if row is None:
@@ -153,7 +151,7 @@ class Registry:
             now = self._alias(db, name, CHAMPION)
             if check and now != expected:
                 raise BusyError(
-                    f"{name}: champion is version {now}, no longer {expected}, which version {version} was compared with; run register again"
+                    f"{name}: champion is version {now}, no longer {expected} as when version {version} was compared; register again"
                 )
             return self._move(db, name, CHAMPION, "promote", version, why)
 
@@ -216,7 +214,7 @@ class Registry:
         raise BundleError(f"no version {number} of {name!r} in {self.file}; it has: {_list(v.version for v in found)}")
 
     def resolve(self, reference: str) -> Path:
-        """The bundle folder of ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``models:/NAME/latest``; a path is given back as it is."""
+        """The bundle folder of ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``models:/NAME/latest``; a path stays as it is."""
         if not reference.startswith("models:"):
             return Path(reference)
         match = _REFERENCE.fullmatch(reference)
@@ -303,12 +301,13 @@ class Registry:
     def _record(
         self, db: sqlite3.Connection, name: str, action: str, before: int | None, after: int | None, why: Mapping[str, Any]
     ) -> Event:
-        entry = (name, _now(), action, before, after, _who())
+        time, who = _now(), _who()
         cursor = db.execute(
-            "INSERT INTO history (name, time, action, before, after, who, why) VALUES (?, ?, ?, ?, ?, ?, ?)", (*entry, json.dumps(why))
+            "INSERT INTO history (name, time, action, before, after, who, why) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (name, time, action, before, after, who, json.dumps(why)),
         )
         assert cursor.lastrowid is not None
-        return Event(cursor.lastrowid, *entry, dict(why))
+        return Event(cursor.lastrowid, name, time, action, before, after, who, dict(why))
 
     def _alias(self, db: sqlite3.Connection, name: str, alias: str) -> int | None:
         row = db.execute("SELECT version FROM alias WHERE name = ? AND alias = ?", (name, alias)).fetchone()
@@ -316,7 +315,7 @@ class Registry:
 
     def _events(self, db: sqlite3.Connection, name: str) -> list[Event]:
         rows = db.execute("SELECT number, name, time, action, before, after, who, why FROM history WHERE name = ? ORDER BY number", (name,))
-        return [Event(*row[:-1], json.loads(row[-1])) for row in rows]
+        return [Event(number, n, t, action, before, after, who, json.loads(why)) for number, n, t, action, before, after, who, why in rows]
 
     def _known(self, db: sqlite3.Connection, name: str, version: int) -> None:
         have = [v for (v,) in db.execute("SELECT version FROM version WHERE name = ? ORDER BY version", (name,))]

@@ -178,7 +178,8 @@ def _settled(server: Server, before: Mapping[str, Any], rows: int, timeout: floa
     while (now := state(server))["rows"] < before["rows"] + rows:
         if time.monotonic() > deadline:
             raise ProofError(
-                f"the drift monitor took {now['rows'] - before['rows']} of {rows} rows in {timeout:g} s, and dropped {now['dropped_batches']} batches"
+                f"the drift monitor took {now['rows'] - before['rows']} of {rows} rows in {timeout:g} s "
+                f"and dropped {now['dropped_batches']} batches"
             )
         time.sleep(0.02)
     return now

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from groundup.bundle import Bundle, Proof
@@ -16,26 +17,47 @@ CALLERS = 8
 BEFORE = 0.3  # seconds of load before the signal
 
 
+@contextmanager
+def callers(server: Server, requests: Sequence[load.Request], most: float) -> Iterator[Callable[[], load.Result]]:
+    """Callers at work in the background; calling what this gives ends them and returns what they got.
+
+    Args:
+        most: seconds after which they end by themselves.
+    """
+    leave = threading.Event()
+    port = server.port
+
+    def work() -> load.Result:
+        return load.send(port, requests, count=10**9, seconds=most, connections=CALLERS, go_on=lambda: not leave.is_set())
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(work)
+
+        def end() -> load.Result:
+            leave.set()
+            return running.result()
+
+        try:
+            time.sleep(BEFORE)
+            yield end
+        finally:
+            leave.set()
+
+
 def drain(server: Server, bundle: Bundle, requests: Sequence[load.Request], patience: float) -> tuple[dict[str, Any], list[Proof]]:
     """SIGTERM while callers are at it.  A caller that goes by readiness, as a load balancer does, must lose nothing.
 
     Args:
         patience: seconds that the server may take to end.
     """
-    leave = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(
-            load.send, server.port, requests, count=10**9, seconds=BEFORE + patience, connections=CALLERS, go_on=lambda: not leave.is_set()
-        )
-        time.sleep(BEFORE)
+    with callers(server, requests, BEFORE + patience) as end:
         asked = time.monotonic()
         server.terminate()
         while server.is_alive() and server.is_ready() and time.monotonic() - asked < patience:
             time.sleep(0.005)
         told = time.monotonic() - asked
         time.sleep(0.05)  # a balancer does not hear at once; what comes meanwhile must still be answered
-        leave.set()
-        result = running.result()
+        result = end()
     status = server.wait(patience)
     seconds = time.monotonic() - asked
     if status is None:
@@ -75,19 +97,16 @@ def kill_and_return(server: Server, bundle: Bundle, requests: Sequence[load.Requ
     The answers after the return are compared by the caller, with :func:`groundup.rehearsal.replay.replay`.
     """
     port = server.port
-    with ThreadPoolExecutor(1) as pool:
-        leave = threading.Event()
-        running = pool.submit(load.send, port, requests, count=10**9, seconds=60.0, connections=CALLERS, go_on=lambda: not leave.is_set())
-        time.sleep(BEFORE)
+    got: list[load.Result] = []
+    with callers(server, requests, 60.0) as end:
         killed = time.monotonic()
-        leave.set()  # what is under way is lost with the server; to count refused connections after it would say nothing
-        server.kill()
-        result = running.result()
+        server.kill(sent=lambda: got.append(end()))  # nobody goes on: to count connections refused afterwards would say nothing
         server.start()
         back = time.monotonic() - killed
+    lost = got[0]
     measured = {
-        "answered_before": len(result.latencies),
-        "lost_in_flight": len(result.failures),
+        "answered_before": len(lost.latencies),
+        "lost_in_flight": len(lost.failures),
         "seconds_until_ready": round(back, 3),
         "same_port": server.port == port,
     }

@@ -24,8 +24,9 @@ class Request:
     body: bytes
 
     def encode(self, port: int) -> bytes:
-        head = f"POST {self.path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(self.body)}\r\n\r\n"
-        return head.encode() + self.body
+        """The bytes to send to a server on ``port`` of loopback."""
+        about = f"Host: {HOST}:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(self.body)}\r\n\r\n"
+        return f"POST {self.path} HTTP/1.1\r\n{about}".encode() + self.body
 
 
 @dataclass

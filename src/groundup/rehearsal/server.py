@@ -17,8 +17,9 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from groundup.errors import BusyError, ProofError
 from groundup.rehearsal import tether
@@ -162,11 +163,16 @@ class Server:
             return None
         return None
 
-    def kill(self) -> None:
-        """SIGKILL the whole group, as the kernel's memory killer or ``kill -9`` would, and wait for it to be gone."""
+    def kill(self, sent: Callable[[], Any] = lambda: None) -> None:
+        """SIGKILL the whole group, as the kernel's memory killer or ``kill -9`` would, and wait for it to be gone.
+
+        Args:
+            sent: called between the signal and the wait.
+        """
         process = self._running()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        sent()
         process.wait()
         self._process = None
         _living.discard(self)

@@ -40,23 +40,25 @@ def _table(c: Plain) -> Html:
     for i, x in enumerate(c["candidates"]):
         if x["scheme"] == c["verdict"]["chosen"]:
             marked.append(i)
-        measured = x.get("metrics") or {}
-        smaller = fp32["bytes"] / x["bytes"] if x.get("bytes") and fp32.get("bytes") else None
         rows.append(
             [
                 tag("code", x["scheme"]),
-                fmt.size(x["bytes"]) if x.get("bytes") else "–",
-                fmt.times(smaller),
+                _size(x, fp32),
                 *[cell for b in batches for cell in _times(x, b)],
-                fmt.metric(metric, (measured.get("validation") or {}).get(metric)),
-                fmt.metric(metric, (measured.get("test") or {}).get(metric)),
-                f"{x['products_int8']}/{x['products']}" if x.get("products") else "–",
+                fmt.metric(metric, ((x.get("metrics") or {}).get("test") or {}).get(metric)),
+                f"{x['products_int8']} of {x['products']}" if x.get("products") else "–",
                 _outcome(c, x),
             ]
         )
-    name = fmt.LABELS.get(metric, metric).lower()
     timed = [h for b in batches for h in (f"p50 / p99, batch {b}", "faster")]
-    head = ("scheme", "size", "smaller", *timed, f"{name}, validation", "test", "int8 products", "")
+    head = (
+        "scheme",
+        "size",
+        *timed,
+        f"test {fmt.LABELS.get(metric, metric)[:1].lower()}{fmt.LABELS.get(metric, metric)[1:]}",
+        "int8 products",
+        "",
+    )
     return table(head, rows, numeric=range(1, len(head) - 1), marked=marked, caption="Candidates; the one that is served is marked")
 
 
@@ -69,19 +71,23 @@ def _outcome(c: Plain, x: Plain) -> Html:
 
 
 def _reasons(c: Plain) -> Html:
-    """Why each candidate is served or not."""
-    told = [(x["scheme"], x.get("why")) for x in c["candidates"] if x["scheme"] != "fp32" and x.get("why")]
+    """Why each of the others is not served; the lead says why the one is that is."""
+    told = [(x["scheme"], x.get("why")) for x in c["candidates"] if x["scheme"] not in ("fp32", c["verdict"]["chosen"]) and x.get("why")]
     return tag("ul", *[tag("li", tag("code", name), " ", why) for name, why in told], class_="reasons") if told else EMPTY
+
+
+def _size(x: Plain, fp32: Plain) -> Any:
+    if not x.get("bytes"):
+        return "–"
+    smaller = tag("small", f" {fmt.times(fp32['bytes'] / x['bytes'])}") if x["scheme"] != "fp32" and fp32.get("bytes") else EMPTY
+    return join([fmt.size(x["bytes"]), smaller])
 
 
 def _times(x: Plain, batch: int) -> tuple[Any, Any]:
     t = (x.get("latency") or {}).get(str(batch)) or (x.get("latency") or {}).get(batch)
     if not t:
         return "–", "–"
-    speed = fmt.times(t.get("speedup"))
-    if fmt.defined(t.get("speedup_low")) and fmt.defined(t.get("speedup_high")) and t["speedup_low"] != t["speedup_high"]:
-        speed = join([speed, tag("small", f" {t['speedup_low']:.2f} – {t['speedup_high']:.2f}")])
-    return f"{fmt.milliseconds(t.get('p50_ms'))} / {fmt.milliseconds(t.get('p99_ms'))}", speed
+    return f"{fmt.milliseconds(t.get('p50_ms'))} / {fmt.milliseconds(t.get('p99_ms'))}", fmt.times(t.get("speedup"))
 
 
 def _plot(c: Plain) -> Html:

@@ -218,7 +218,8 @@ def _mistakes(facts: Facts) -> Html:
     else:
         inner = _records(worst)
         count = f"The {len(worst)} rows with the largest {'error' if 'confidence' not in worst[0] else 'loss'}, worst first."
-    return join([tag("h3", "Worst mistakes"), tag("p", count, " A very confident one is often a wrong label."), inner])
+    hint = " A very confident one is often a wrong label." if "confidence" in worst[0] else ""
+    return join([tag("h3", "Worst mistakes"), tag("p", count, hint), inner])
 
 
 def _card(facts: Facts, m: Plain) -> Html:

@@ -45,6 +45,14 @@ def number(x: Any, digits: int = 4) -> str:
     return shown.replace("-", "−")
 
 
+def tick(x: float) -> str:
+    """A number beside an axis, short: 400k, 1.5M."""
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(x) >= 10 * scale or (scale > 1e3 and abs(x) >= scale):
+            return number(x / scale, 3) + unit
+    return number(x)
+
+
 def percent(x: Any, digits: int = 1) -> str:
     """A share in percent."""
     return f"{100 * x:.{digits}f}{NARROW}%".replace("-", "−") if defined(x) else "–"

@@ -51,4 +51,9 @@ def _framed(*content: Any) -> str:
 
     # `@scope` keeps the rules inside; its root stands in for the page's own.
     rules = stylesheet().replace(":root", ":scope").replace("body {", ":scope {", 1)
-    return tag("div", tag("style", Html("@scope (.groundup) {\n" + rules + "\n}")), *content, class_="groundup")
+    return tag(
+        "div",
+        tag("style", Html("@scope (.groundup) {\n" + rules + "\n:scope { padding: 16px; border-radius: 10px; }\n}")),
+        *content,
+        class_="groundup",
+    )

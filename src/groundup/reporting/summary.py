@@ -214,7 +214,7 @@ def _proof_card(proofs: tuple[Proof, ...]) -> Html | None:
         "Proofs",
         f"{passed} of {len(proofs)}",
         tag("p", badge("all passed", True) if ok else badge(f"{len(proofs) - passed} failed", False)),
-        tag("p", f"links {', '.join(map(str, links))} of the chain"),
+        tag("p", f"{'link' if len(links) == 1 else 'links'} {', '.join(map(str, links))} of the chain"),
     )
 
 

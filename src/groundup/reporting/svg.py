@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from groundup.reporting.format import defined, number
+from groundup.reporting.format import defined, number, tick
 from groundup.reporting.html import EMPTY, Html, join, tag
 
 WIDTH, HEIGHT = 440.0, 250.0
@@ -66,7 +66,7 @@ class Axes:
     """A frame with ticks and labels, into which shapes are put in data coordinates."""
 
     def __init__(
-        self, x: Pair, y: Pair, x_label: str, y_label: str, *, height: float = HEIGHT, x_format: Any = number, y_format: Any = number
+        self, x: Pair, y: Pair, x_label: str, y_label: str, *, height: float = HEIGHT, x_format: Any = tick, y_format: Any = tick
     ) -> None:
         self.left, self.right, self.top, self.bottom = 52.0, WIDTH - 14, 14.0, height - 40
         self.height = height
@@ -121,7 +121,7 @@ def label(x: float, y: float, content: Any, anchor: str = "start", **more: Any) 
     return tag("text", content, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, **more)
 
 
-def lines(series: Sequence[Series], x_label: str, y_label: str, title: str, *, mark: float | None = None, y_format: Any = number) -> Html:
+def lines(series: Sequence[Series], x_label: str, y_label: str, title: str, *, mark: float | None = None, y_format: Any = tick) -> Html:
     """Curves over a common x; ``mark`` draws a dashed upright line there (the epoch that was kept)."""
     kept = [(s, [p for p in s.points if defined(p[0]) and defined(p[1])]) for s in series]
     kept = [(s, points) for s, points in kept if points]
@@ -147,7 +147,7 @@ def bars(rows: Sequence[Bar], title: str, *, reference: float | None = None, low
     ends = [v for v in (reference, *(v for r in rows for v in (r.value, r.low, r.high))) if v is not None and defined(v)]
     x0, x1 = _apart(_padded(min(ends), max(ends)))
     x0, x1 = (x0 if low is None else max(x0, low)), (x1 if high is None else min(x1, high))
-    left, right, step = 150.0, WIDTH - 74, 24.0
+    left, right, step = min(200.0, 16 + 6.5 * max(len(_short(r.label, 28)) for r in rows)), WIDTH - 74, 24.0
     height = step * len(rows) + 26
 
     def at(value: float) -> float:
@@ -155,13 +155,13 @@ def bars(rows: Sequence[Bar], title: str, *, reference: float | None = None, low
 
     parts = []
     for t in ticks(x0, x1, 4):
-        parts += [line(at(t), 4, at(t), height - 20, "var(--rule)"), label(at(t), height - 5, number(t), anchor="middle")]
+        parts += [line(at(t), 4, at(t), height - 20, "var(--rule)"), label(at(t), height - 5, tick(t), anchor="middle")]
     if reference is not None and defined(reference):
         parts.append(line(at(reference), 4, at(reference), height - 20, "var(--muted)", stroke_dasharray="3 4"))
     for i, r in enumerate(rows):
         middle = step * i + 16
         color = "var(--bad)" if r.stressed else "var(--accent)"
-        parts.append(tag("text", tag("title", r.label), _short(r.label, 22), x=left - 10, y=middle + 4, text_anchor="end", class_="name"))
+        parts.append(tag("text", tag("title", r.label), _short(r.label, 28), x=left - 10, y=middle + 4, text_anchor="end", class_="name"))
         if r.low is not None and r.high is not None and defined(r.low) and defined(r.high):
             parts.append(line(at(r.low), middle, at(r.high), middle, color, stroke_width=4, stroke_opacity="0.35", stroke_linecap="round"))
         parts.append(tag("circle", cx=f"{at(r.value):.1f}", cy=middle, r=4, fill=color))
@@ -204,7 +204,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
     if not k:
         return EMPTY
     left, top = min(110.0, 22 + 6.4 * max(len(_short(c, 14)) for c in classes)), 26.0
-    cell = (WIDTH - left - 6) / k
+    cell = min((WIDTH - left - 6) / k, 84.0)
     height = top + cell * k + min(90.0, 16 + 5.6 * max(len(_short(c, 14)) for c in classes)) + 6
     parts = [label(left + cell * k / 2, 14, "answer", anchor="middle", class_="axis"), label(0, 14, "truth", class_="axis")]
     upright = max(len(c) for c in classes) * 6.5 < cell
@@ -264,8 +264,8 @@ def scatter(
     from_zero: bool = False,
     diagonal: bool = False,
     best: Sequence[Pair] = (),
-    x_format: Any = number,
-    y_format: Any = number,
+    x_format: Any = tick,
+    y_format: Any = tick,
 ) -> Html:
     """Points; labels are written beside them where there are at most 12.  ``best`` draws a line of steps (best so far)."""
     points = [p for p in points if defined(p.x) and defined(p.y)]
@@ -290,19 +290,19 @@ def scatter(
         color = "var(--accent)" if p.stressed or not any(q.stressed for q in points) else "var(--muted)"
         axes.dot(p.x, p.y, color, p.detail or p.label, r=2.2 if small else 6 if p.stressed else 4, fill_opacity="0.55" if small else "0.9")
     if 0 < sum(bool(p.label) for p in points) <= 12:
-        axes.parts += _labels([(axes.x(p.x), axes.y(p.y), _short(p.label, 30)) for p in points])
+        axes.parts += _labels([(axes.x(p.x), axes.y(p.y), _short(p.label, 30)) for p in points], axes.left + 2)
     return axes.done(title)
 
 
-def _labels(wanted: Sequence[tuple[float, float, str]]) -> list[Html]:
+def _labels(wanted: Sequence[tuple[float, float, str]], left: float) -> list[Html]:
     """Each label beside its point where it covers neither a point nor a label already there; the first place that is free."""
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y, _ in wanted]
     parts = []
     for x, y, content in wanted:
         w = 6.6 * len(content)
         places = [(side, y + dy) for dy in (4, -10, 18, -24, 32, -38, 46) for side in (x + 10, x - 10 - w, x - w / 2)]
-        inside = [(a, b) for a, b in places if a >= 0 and a + w <= WIDTH and b - 10 >= 0]
-        free = (p for p in inside if not any(p[0] < r and p[0] + w > left and p[1] - 10 < b and p[1] + 3 > t for left, t, r, b in taken))
+        inside = [(a, b) for a, b in places if a >= left and a + w <= WIDTH and b - 10 >= 0]
+        free = (p for p in inside if not any(p[0] < r and p[0] + w > x0 and p[1] - 10 < b and p[1] + 3 > t for x0, t, r, b in taken))
         at = next(free, (inside or places)[0])
         taken.append((at[0], at[1] - 10, at[0] + w, at[1] + 3))
         parts.append(label(*at, content, class_="name"))

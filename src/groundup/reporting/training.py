@@ -21,16 +21,20 @@ def training(run: Facts) -> Html:
         return EMPTY
     history: list[Plain] = t.get("history") or []
     model = t.get("model") or {}
-    last = history[-1] if history else {}
+    looped = t.get("kind") == "network"  # an estimator has no epochs, whatever its one record says
+    last = history[-1] if history and looped else {}
     settings = {k: v for k, v in model.items() if k not in ("name", "class")}
     described = facts(
         [
             ("model", tag("code", model.get("name") or model.get("class") or t.get("kind"))),
             ("parameters", f"{t['parameters']:,}" if t.get("parameters") else None),
-            ("epochs", f"{len(history)}, kept {t['best']['epoch']:.0f}" if history and "epoch" in (t.get("best") or {}) else None),
+            (
+                "epochs",
+                f"{len(history)}, kept {t['best']['epoch']:.0f}" if looped and history and "epoch" in (t.get("best") or {}) else None,
+            ),
             ("time", fmt.seconds(t.get("seconds")) if t.get("seconds") else None),
             ("throughput", f"{fmt.number(last['samples_per_second'], 3)} samples/s" if last.get("samples_per_second") else None),
-            ("precision", t.get("precision") if history else None),
+            ("precision", t.get("precision") if looped else None),
         ]
     )
     return section(

@@ -11,6 +11,9 @@ The rules, rows being counted and not requests:
 5. A run that fails is halved until the request that made it fail stands alone; its mates get their answers.
 
 One thread runs the graph (ONNX Runtime releases the interpreter lock), so the event loop goes on answering health checks.
+A run that takes less than ``INLINE`` seconds is made on the loop itself: handing it to the thread and back costs more,
+and nobody notices the pause.  How long a run of so many rows takes is measured, in the processor time of its thread, so
+that a busy machine does not look like a slow model; sizes that were never measured go to the thread.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ import numpy as np
 from groundup.serving.refusal import InferenceError, RequestError
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
+Ran = tuple[Arrays, Arrays, float, float]  # inputs, outputs, seconds, seconds of the processor
 _log = logging.getLogger("groundup.serving")
+INLINE = 0.00025
 _NEVER_RUN = "the deadline passed while the request waited; it was not run"
 
 
@@ -50,10 +55,10 @@ class Batcher:
     """Collects requests and runs them together.  Made and used on one event loop.
 
     Args:
-        run: inputs (n, ...) -> outputs (n, ...), called in a thread of its own.
+        run: inputs (n, ...) -> outputs (n, ...).
         max_size, capacity: rows.
         max_delay: seconds.
-        ran: told in that thread, after the answers are out, about every run that succeeded: inputs, outputs, seconds.
+        ran: told about every run that succeeded: inputs, outputs, seconds.  From the thread or the loop; must not block.
 
     Attributes:
         waiting: rows in the queue now.
@@ -74,9 +79,10 @@ class Batcher:
         self.waiting = self.rows_run = self.runs = 0
         self._queue: deque[Ticket] = deque()
         self._batches: queue.SimpleQueue[list[Ticket] | None] = queue.SimpleQueue()
-        self._busy = False
+        self._busy = self._gathering = False  # a run in the thread; a run put off until more rows have come
         self._last_rows, self._last_end = 1, -math.inf
         self._row_seconds = 0.0  # moving mean, for Retry-After
+        self._cost: dict[int, float] = {}  # bits of the number of rows -> moving mean of a run's seconds
         self._wake: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, name="groundup-run", daemon=True)
@@ -98,13 +104,14 @@ class Batcher:
             raise RequestError(429, "the queue is full; try again after the seconds in Retry-After", retry_after=self.retry_after())
         loop = self._loop
         ticket = Ticket(inputs, rows, time.monotonic() + timeout, loop.create_future())
-        ticket.timer = loop.call_later(timeout, self._expire, ticket)
         self._queue.append(ticket)
         self.waiting += rows
-        if not self._busy and self._wake is None:
+        if self._busy:
+            self._watch(ticket)
+        elif self._wake is None:
             # In the next round of the loop: what arrives in this one goes along.
             self._wake = loop.call_soon(self._dispatch)
-        elif not self._busy and self.waiting >= self._target():
+        elif self._gathering and self.waiting >= self._target():
             self._dispatch()
         return ticket
 
@@ -123,15 +130,23 @@ class Batcher:
     # on the event loop
 
     def _target(self) -> int:
-        """Rows worth waiting for: as many as last time, if that was just now."""
-        if time.monotonic() - self._last_end > self.max_delay:
-            return 1
-        return min(self._last_rows, self.max_size)
+        """Rows worth waiting for: as many as last time, if that was just now and a run is worth sharing."""
+        rows = min(self._last_rows, self.max_size)
+        return 1 if time.monotonic() - self._last_end > self.max_delay or self._cheap(rows) else rows
+
+    def _cheap(self, rows: int) -> bool:
+        return rows <= self.max_size and self._cost.get(rows.bit_length(), math.inf) <= INLINE
+
+    def _watch(self, ticket: Ticket) -> None:
+        """Keep an eye on the deadline of a ticket that is not answered at once."""
+        if ticket.timer is None:
+            ticket.timer = self._loop.call_later(max(0.0, ticket.deadline - time.monotonic()), self._expire, ticket)
 
     def _dispatch(self) -> None:
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
+        self._gathering = False
         while self._queue and self._queue[0].answer.done():
             self._queue.popleft()
         if self._busy or not self._queue:
@@ -139,7 +154,9 @@ class Batcher:
         now = time.monotonic()
         left = self._queue[0].came + self.max_delay - now
         if left > 0 and self.waiting < self._target():
-            self._wake = self._loop.call_later(left, self._dispatch)
+            for ticket in self._queue:
+                self._watch(ticket)
+            self._wake, self._gathering = self._loop.call_later(left, self._dispatch), True
             return
         batch: list[Ticket] = []
         rows = 0
@@ -151,18 +168,28 @@ class Batcher:
             self.waiting -= ticket.rows
             rows += ticket.rows
             batch.append(ticket)
+        if self._cheap(rows):
+            done: list[Ran] = []
+            results = self._execute(batch, done)
+            self._tell(done)
+            self._finished(batch, rows, results, done)
+            return
         self._busy = True
+        for ticket in (*batch, *self._queue):
+            self._watch(ticket)
         self._batches.put(batch)
 
-    def _finished(self, batch: list[Ticket], results: list[Arrays | Exception], seconds: float) -> None:
+    def _finished(self, batch: list[Ticket], rows: int, results: list[Arrays | Exception], done: list[Ran]) -> None:
         self._busy = False
-        rows = sum(t.rows for t in batch)
         self._last_rows, self._last_end = rows, time.monotonic()
-        self._row_seconds += 0.1 * (seconds / rows - self._row_seconds)
+        for inputs, _, wall, cost in done:
+            n = len(next(iter(inputs.values())))
+            self._row_seconds += 0.1 * (wall / n - self._row_seconds)
+            self._cost[n.bit_length()] = cost + 0.8 * (self._cost.get(n.bit_length(), cost) - cost)
         for ticket, result in zip(batch, results, strict=True):
             self._settle(ticket, result)
-        if self._queue:
-            self._dispatch()
+        if self._queue and self._wake is None:
+            self._wake = self._loop.call_soon(self._dispatch)
 
     def _expire(self, ticket: Ticket) -> None:
         message = "the deadline passed while the model ran" if ticket.started else _NEVER_RUN
@@ -181,23 +208,24 @@ class Batcher:
         else:
             ticket.answer.set_result(result)
 
-    # in the thread
+    # in the thread, or on the loop where a run is cheap
 
     def _work(self) -> None:
         while (batch := self._batches.get()) is not None:
-            began = time.monotonic()
-            done: list[tuple[Arrays, Arrays]] = []
+            done: list[Ran] = []
             results = self._execute(batch, done)
-            seconds = time.monotonic() - began
             try:
-                self._loop.call_soon_threadsafe(self._finished, batch, results, seconds)
+                self._loop.call_soon_threadsafe(self._finished, batch, sum(t.rows for t in batch), results, done)
             except RuntimeError:  # the loop is closed: the server has stopped without waiting for this run
                 return
-            if self._ran is not None:
-                for inputs, outputs in done:
-                    self._ran(inputs, outputs, seconds)
+            self._tell(done)
 
-    def _execute(self, tickets: list[Ticket], done: list[tuple[Arrays, Arrays]]) -> list[Arrays | Exception]:
+    def _tell(self, done: list[Ran]) -> None:
+        if self._ran is not None:
+            for inputs, outputs, seconds, _ in done:
+                self._ran(inputs, outputs, seconds)
+
+    def _execute(self, tickets: list[Ticket], done: list[Ran]) -> list[Arrays | Exception]:
         """One result a ticket; what ran goes to ``done``."""
         now = time.monotonic()
         if any(t.answer.done() or t.deadline <= now for t in tickets):
@@ -232,7 +260,7 @@ class Batcher:
             at += ticket.rows
         return results
 
-    def _slices(self, ticket: Ticket, done: list[tuple[Arrays, Arrays]]) -> Arrays:
+    def _slices(self, ticket: Ticket, done: list[Ran]) -> Arrays:
         if ticket.rows <= self.max_size:
             return self._counted(ticket.inputs, ticket.rows, done)
         parts = []
@@ -243,11 +271,13 @@ class Batcher:
             parts.append(self._counted(piece, min(self.max_size, ticket.rows - at), done))
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
-    def _counted(self, inputs: Arrays, rows: int, done: list[tuple[Arrays, Arrays]]) -> Arrays:
+    def _counted(self, inputs: Arrays, rows: int, done: list[Ran]) -> Arrays:
         self.runs += 1
         self.rows_run += rows
+        wall, cost = time.perf_counter(), time.thread_time()
         outputs = self._run(inputs)
+        wall, cost = time.perf_counter() - wall, time.thread_time() - cost
         if any(len(values) != rows for values in outputs.values()):
             raise InferenceError(f"{rows} rows went in, {[len(v) for v in outputs.values()]} came out")
-        done.append((inputs, outputs))
+        done.append((inputs, outputs, wall, cost))
         return outputs

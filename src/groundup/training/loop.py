@@ -73,13 +73,21 @@ class Fitted:
 
 
 def fit(
-    model: nn.Module, arrays: Arrays, settings: Train, around: Surroundings, *, fingerprint: str = "", on_epoch: OnEpoch | None = None
+    model: nn.Module,
+    arrays: Arrays,
+    settings: Train,
+    around: Surroundings,
+    *,
+    fingerprint: str = "",
+    on_epoch: OnEpoch | None = None,
+    watch: tuple[str, ...] = (),
 ) -> Fitted:
     """Train ``model`` in place and leave the best weights in it.
 
     Args:
         fingerprint: of everything that the weights depend on; a checkpoint with another one is not resumed from.
         on_epoch: called with (epochs done, validation metrics); what it raises ends the training (pruning).
+        watch: metrics to compute after each epoch, beside the headline, the monitored one and the loss.
 
     Raises:
         ModelError: the loss is no longer finite.
@@ -87,14 +95,21 @@ def fit(
         StorageError: a checkpoint cannot be written.
     """
     with _isolated(settings, around.seed):
-        return _Fit(model, arrays, settings, around, fingerprint, on_epoch).run()
+        return _Fit(model, arrays, settings, around, fingerprint, on_epoch, watch).run()
 
 
 class _Fit:
     """One training: the loop and its variables."""
 
     def __init__(
-        self, model: nn.Module, arrays: Arrays, settings: Train, around: Surroundings, fingerprint: str, on_epoch: OnEpoch | None
+        self,
+        model: nn.Module,
+        arrays: Arrays,
+        settings: Train,
+        around: Surroundings,
+        fingerprint: str,
+        on_epoch: OnEpoch | None,
+        watch: tuple[str, ...],
     ) -> None:
         self.model, self.arrays, self.settings, self.around, self.on_epoch = model, arrays, settings, around, on_epoch
         self.X, self.y = torch.from_numpy(arrays.X), arrays.targets()
@@ -107,6 +122,7 @@ class _Fit:
         self.augmented = wanted(settings.augment, arrays.feature_shape)
         self.augment: Augmenter | None = None
         self.selection = Selection(settings.early_stopping, arrays.task)
+        self.watched = tuple(dict.fromkeys((metrics.headline(arrays.task), self.selection.metric, self.selection.loss, *watch)))
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = optimizers.build(settings.optimizer, model)
         self.state = State(
@@ -133,6 +149,8 @@ class _Fit:
         last = {k: v.detach().clone() for k, v in self.state.current().items()}
         self.model.load_state_dict(self.state.best or last)
         self.model.eval()
+        self.state.ema = None
+        facts.best |= self.validate(metrics.names(self.arrays.task))
         return Fitted(facts.best, facts.history, self.elapsed(), facts.step, facts.precision, last)
 
     def epoch(self) -> None:
@@ -189,7 +207,7 @@ class _Fit:
         self.require_finite()
         sizes = torch.tensor([stop - start for start, stop in self.cuts], dtype=torch.float64)
         train_loss = float((self.state.losses.double() * sizes).sum() / sizes.sum())
-        scores = self.validate()
+        scores = self.validate(self.watched)
         facts.epoch += 1
         self.state.losses.zero_()
         if scores:
@@ -209,7 +227,7 @@ class _Fit:
             self.on_epoch(facts.epoch, scores)
         self.between_steps(epoch_ended=True)
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, names: tuple[str, ...]) -> dict[str, float]:
         """Metrics of the validation split; undefined ones (ROC AUC of one class) are left out."""
         arrays = self.arrays
         if len(arrays.y_val) == 0:
@@ -218,7 +236,7 @@ class _Fit:
         scores = predict(self.model, arrays.X_val, self.settings.batch_size, self.state.facts.precision, average)
         if not torch.isfinite(scores).all():
             raise self.diverged("the validation scores are not finite", self.state.facts.step)
-        found = metrics.compute(arrays.task, arrays.y_val, arrays.answers(scores))
+        found = metrics.compute(arrays.task, arrays.y_val, arrays.answers(scores), names)
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     # ── staying alive ───────────────────────────────────────────────────────────────────────────────

@@ -84,7 +84,7 @@ def require_shape(model: nn.Module, arrays: Arrays) -> None:
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != expected:
         got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ModelError(
-            f"{type(model).__name__} gave {got} for features {tuple(X.shape)}; expected a tensor {expected}: let its last layer have n_outputs"
+            f"{type(model).__name__} gave {got} for {tuple(X.shape)}; expected a tensor {expected}: give its last layer n_outputs"
         )
 
 
@@ -96,10 +96,11 @@ def fitted(
     *,
     fingerprint: str = "",
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    watch: tuple[str, ...] = (),
 ) -> tuple[nn.Module, Fitted]:
     """Build and train; the module holds the best weights."""
     model = built(recipe, arrays, section, surroundings.seed)
-    return model, fit(model, arrays, section, surroundings, fingerprint=fingerprint, on_epoch=on_epoch)
+    return model, fit(model, arrays, section, surroundings, fingerprint=fingerprint, on_epoch=on_epoch, watch=watch)
 
 
 def write(model: nn.Module, path: Path) -> None:

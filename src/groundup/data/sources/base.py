@@ -62,12 +62,13 @@ class TableSource(Source):
     loose = False
 
     @abstractmethod
-    def relation(self, con: Any, types: Mapping[str, str] | None = None) -> str:
+    def relation(self, con: Any, types: Mapping[str, str] | None = None, *, forgiving: bool = False) -> str:
         """SQL that can stand after FROM.
 
         Args:
             con: the DuckDB connection that will run it; in-memory data is registered there.
             types: read these columns as these DuckDB types instead of the guessed ones.
+            forgiving: everything as text, and what is no row at all left out and told by :meth:`structural_errors`.
         """
 
     def structural_errors(self, con: Any) -> list[BadRow]:

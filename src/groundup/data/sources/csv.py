@@ -13,7 +13,8 @@ from groundup.data.sources.base import BadRow, Source, TableSource, text
 from groundup.errors import DataError
 
 _SEPARATORS = ",;\t|"
-_FIELD_LIMIT = 16 << 20  # bytes of one line
+_LONGEST = 16 << 20  # bytes of one line
+_HEAD = 1 << 16  # bytes looked at here
 
 
 def claim(section: Data, root: Path) -> Source | None:
@@ -26,57 +27,47 @@ def claim(section: Data, root: Path) -> Source | None:
 class Csv(TableSource):
     loose = True
 
-    def __init__(
-        self, path: Path, where: str, missing: list[str], *, header: list[str] | None = None, separator: str | None = None
-    ) -> None:
-        """``header``: names of the columns of a file that has no line of names; ``separator``: told instead of guessed."""
-        self.path, self.where, self.missing, self.names = path, where, missing, header
-        self.separator = separator
-        self.skip = 0
+    def __init__(self, path: Path, where: str, missing: list[str]) -> None:
+        self.path, self.where, self.missing = path, where, missing
 
     def identity(self) -> str:
         from groundup.data.hashing import file_hash
 
         return file_hash(self.path)
 
-    def relation(self, con: Any, types: Mapping[str, str] | None = None) -> str:
-        separator = self._check()
+    def relation(self, con: Any, types: Mapping[str, str] | None = None, *, forgiving: bool = False) -> str:
+        separator, names = self._checked()
         options = [
             text(str(self.path)),
             f"delim={text(separator)}",
+            "header=true",
             "quote='\"'",
             "escape='\"'",
-            f"skip={self.skip}",
-            f"max_line_size={_FIELD_LIMIT}",
-            f"nullstr=[{', '.join(text(m) for m in self.missing)}]",
+            f"max_line_size={_LONGEST}",
+            f"nullstr=[{', '.join(map(text, self.missing))}]",
         ]
-        if self.names is None:
-            options.append("header=true")
-        else:
-            options += ["header=false", f"names=[{', '.join(text(n) for n in self.names)}]"]
-        if types:
+        if forgiving:
+            columns = ", ".join(f"{text(n)}: 'VARCHAR'" for n in names)
+            options += ["auto_detect=false", f"columns={{{columns}}}", "store_rejects=true", "rejects_limit=0"]
+        elif types:
             options.append("types={" + ", ".join(f"{text(n)}: {text(t)}" for n, t in types.items()) + "}")
-            if set(types.values()) == {"VARCHAR"}:  # the forgiving second reading: lines that are no rows are left out and listed
-                options += ["store_rejects=true", "rejects_limit=100000"]
         return f"read_csv({', '.join(options)})"
 
     def structural_errors(self, con: Any) -> list[BadRow]:
         found = con.execute("SELECT line, any_value(error_message) FROM reject_errors GROUP BY line ORDER BY line").fetchall()
-        first = 1 if self.names is not None else 2  # the line of row 0
-        return [BadRow(int(line) - first - self.skip, "", _short(message)) for line, message in found]
+        return [BadRow(int(line) - 2, "", _short(message)) for line, message in found]  # row 0 stands in line 2
 
-    def _check(self) -> str:
-        """The separator; raises where the file is empty, not UTF-8, or names a column twice."""
-        opened = _open(self.path)
-        with opened as f:
-            head = f.read(1 << 16)
+    def _checked(self) -> tuple[str, list[str]]:
+        """The separator and the column names; raises where the file is empty, not UTF-8, or names a column twice."""
+        with _open(self.path) as f:
+            head = f.read(_HEAD)
         if not head.strip():
             raise DataError(f"{self.where} is empty; expected a line of column names and at least one row")
         if head.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise DataError(f"{self.where} is UTF-16 text; save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')")
         if b"\x00" in head:
             raise DataError(f"{self.where} holds zero bytes, so it is no CSV; give data.format if it is something else")
-        cut = head if len(head) < 1 << 16 else head[: head.rfind(b"\n") + 1] or head
+        cut = head if len(head) < _HEAD else head[: head.rfind(b"\n") + 1] or head
         try:
             lines = cut.decode("utf-8-sig").splitlines()
         except UnicodeDecodeError as e:
@@ -85,14 +76,11 @@ class Csv(TableSource):
                 f"{self.where}:{line}: byte 0x{cut[e.start]:02x} is not UTF-8; save the file as UTF-8, or convert it with: "
                 f"iconv -f latin1 -t utf-8 {self.path.name}"
             ) from e
-        separator = self.separator or _separator(lines[self.skip :])
-        if self.names is None:
-            names = next(csv.reader(lines[self.skip :], delimiter=separator))
-            if twice := sorted({n for n in names if n and names.count(n) > 1}):
-                raise DataError(
-                    f"{self.where}:1: column name {', '.join(map(repr, twice))} stands there more than once; rename one of them"
-                )
-        return separator
+        separator = _separator(lines)
+        names = next(csv.reader(lines, delimiter=separator))
+        if twice := sorted({n for n in names if n and names.count(n) > 1}):
+            raise DataError(f"{self.where}:1: column name {', '.join(map(repr, twice))} stands there more than once; rename one of them")
+        return separator, [name or f"column{i}" for i, name in enumerate(names)]
 
 
 def _separator(lines: list[str]) -> str:

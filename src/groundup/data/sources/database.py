@@ -26,7 +26,7 @@ class Database(TableSource):
     def export(self, path: Path) -> None:
         """Write the query's result as Parquet."""
 
-    def relation(self, con: Any, types: Mapping[str, str] | None = None) -> str:
+    def relation(self, con: Any, types: Mapping[str, str] | None = None, *, forgiving: bool = False) -> str:
         if self._exported is None or not self._exported.exists():
             folder = Path(con.execute("SELECT current_setting('temp_directory')").fetchone()[0])
             folder.mkdir(parents=True, exist_ok=True)

@@ -60,7 +60,7 @@ class Table(TableSource):
     def identity(self) -> str:
         return _identity(self.where)
 
-    def relation(self, con: Any, types: Mapping[str, str] | None = None) -> str:
+    def relation(self, con: Any, types: Mapping[str, str] | None = None, *, forgiving: bool = False) -> str:
         import pyarrow as pa
         from sklearn import datasets
 

@@ -31,12 +31,13 @@ class JsonLines(TableSource):
 
         return file_hash(self.path)
 
-    def relation(self, con: Any, types: Mapping[str, str] | None = None) -> str:
+    def relation(self, con: Any, types: Mapping[str, str] | None = None, *, forgiving: bool = False) -> str:
         if self.path.stat().st_size == 0:
             raise DataError(f"{self.where} is empty; expected at least one JSON object")
         options = [text(str(self.path)), "format='newline_delimited'", "maximum_sample_files=1", "map_inference_threshold=-1"]
         if types:
-            options.append("columns={" + ", ".join(f"{text(n)}: {text(t)}" for n, t in types.items()) + "}")
-            if set(types.values()) == {"VARCHAR"}:  # the forgiving second reading: a broken line is a row of missing values
-                options.append("ignore_errors=true")
+            columns = ", ".join(f"{text(n)}: {text('VARCHAR' if forgiving else t)}" for n, t in types.items())
+            options.append(f"columns={{{columns}}}")
+        if forgiving:
+            options.append("ignore_errors=true")  # a broken line is a row of missing values
         return f"read_json({', '.join(options)})"

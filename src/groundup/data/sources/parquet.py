@@ -27,5 +27,5 @@ class Parquet(TableSource):
 
         return file_hash(self.files[0]) if len(self.files) == 1 else folder_hash(self.files, self.files[0].parent)
 
-    def relation(self, con: Any, types: Mapping[str, str] | None = None) -> str:
+    def relation(self, con: Any, types: Mapping[str, str] | None = None, *, forgiving: bool = False) -> str:
         return f"read_parquet([{', '.join(text(str(f)) for f in self.files)}], union_by_name=true)"

@@ -86,7 +86,7 @@ class Published(TableSource):
     def identity(self) -> str:
         return hashlib.sha256("".join(f.sha256 for f in self._files).encode()).hexdigest()  # known without a download
 
-    def relation(self, con: Any, types: Mapping[str, str] | None = None) -> str:
+    def relation(self, con: Any, types: Mapping[str, str] | None = None, *, forgiving: bool = False) -> str:
         paths = [text(str(fetch(self.where, f, self.progress))) for f in self._files]
         if self.where != "adult":
             return f"read_csv({paths[0]}, header=true, nullstr=[{', '.join(map(text, MISSING))}])"
