@@ -34,10 +34,10 @@ from peers import ALL, Peer
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "serving"))
 
-import bundles
+import bundles  # noqa: E402 - the tests' own, from the path above
 
-from groundup.bundle import Bundle, cpu
-from groundup.serving.engine import Engine
+from groundup.bundle import Bundle, cpu  # noqa: E402
+from groundup.serving.engine import Engine  # noqa: E402
 
 MODELS = {"tiny": (32, 64, 3), "mid": (64, 1024, 1024, 1024, 10)}
 CONNECTIONS = (1, 32, 128)
@@ -158,17 +158,25 @@ def direct(bundle: Bundle) -> dict[str, float]:
 
 def table(model: str, result: dict[str, Any]) -> str:
     """Markdown; the ratio is requests a second at 32 connections, groundup's over the peer's."""
+    alone = result["ort_direct_ms"]
     lines = [
-        f"\n{model} model; ONNX Runtime alone {result['ort_direct_ms']['1']:.3f} ms a row, {result['ort_direct_ms']['32']:.3f} ms for 32",
-        "| server | first answer s | RSS MiB | p50 / p99 ms, 1 conn. | req/s, p99 ms, 32 conn. | req/s, p99 ms, 128 conn. | errors | groundup × |",
+        f"\n{model} model; ONNX Runtime alone {alone['1']:.3f} ms a row, {alone['32']:.3f} ms for 32",
+        "| server | first answer s | RSS MiB | p50 / p99 ms, 1 conn. | req/s, p99 ms, 32 conn. | req/s, p99 ms, 128 conn. | errors "
+        "| groundup × |",
         "|---|---|---|---|---|---|---|---|",
     ]
     ours = result["peers"].get("groundup", {}).get("c32_rps", float("nan"))
     for name, r in result["peers"].items():
-        lines.append(
-            f"| {name} | {r['start_s']:.2f} | {r['rss_mib']:.0f} | {r['c1_p50_ms']:.2f} / {r['c1_p99_ms']:.2f} | {r['c32_rps']:,.0f}, {r['c32_p99_ms']:.1f} "
-            f"| {r['c128_rps']:,.0f}, {r['c128_p99_ms']:.1f} | {sum(r[f'c{c}_errors'] for c in CONNECTIONS):.0f} | {ours / r['c32_rps']:.1f} |"
-        )
+        cells = [
+            name,
+            f"{r['start_s']:.2f}",
+            f"{r['rss_mib']:.0f}",
+            f"{r['c1_p50_ms']:.2f} / {r['c1_p99_ms']:.2f}",
+            *(f"{r[f'c{c}_rps']:,.0f}, {r[f'c{c}_p99_ms']:.1f}" for c in (32, 128)),
+            f"{sum(r[f'c{c}_errors'] for c in CONNECTIONS):.0f}",
+            f"{ours / r['c32_rps']:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [f"skipped {name}: {reason}" for name, reason in result["skipped"].items()]
     return "\n".join(lines)
 

@@ -297,7 +297,7 @@ def models(name: Annotated[str | None, typer.Argument(help="One model, in detail
     if name is None:
         table(catalogue.table(), ("name", "kind", "tasks", "what it is"))
     else:
-        out.print(catalogue.describe(name), markup=False)
+        out.print(str(catalogue.describe(name)), markup=False, highlight=False)
 
 
 @app.command()

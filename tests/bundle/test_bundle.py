@@ -12,11 +12,16 @@ import sys
 import zipfile
 
 import pytest
+from toy_bundle import PROOF, SIGNATURE, sources
 
-from conftest import PROOF, SIGNATURE, sources
 from groundup.bundle import Bundle, Signature, write_bundle
 from groundup.bundle.manifest import FORMAT, _sealed, content_version
 from groundup.errors import BundleError
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return write_bundle(tmp_path / "bundle", sources(), name="toy", task="tabular-regression", signature=SIGNATURE, metrics={"r2": 0.5})
 
 
 def refused(path, match):

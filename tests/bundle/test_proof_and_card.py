@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from toy_bundle import PROOF, SIGNATURE
 
-from conftest import PROOF, SIGNATURE
 from groundup.bundle import Proof
 from groundup.bundle.card import Card, interval, plain, table
 

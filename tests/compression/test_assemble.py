@@ -79,6 +79,30 @@ def test_operator_sets_are_aligned(made, left, right):
     assert session(model).run(None, {"image": made.images[:2]})[1].shape == (2, 10)
 
 
+def ml_core(op, version, **attributes):
+    nodes = [helper.make_node(op, ["features"], ["scores"], domain="ai.onnx.ml", **attributes)]
+    graph = helper.make_graph(nodes, "ml", [cores.value("features", ["N", 3])], [cores.value("scores", ["N", 3])])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", version)], ir_version=9)
+
+
+def test_other_operator_sets_are_raised_where_that_changes_nothing():
+    transform, core = ml_core("Normalizer", 3, norm="MAX"), ml_core("Scaler", 1, offset=[1.0], scale=[2.0])
+    transform.graph.input[0].name = transform.graph.node[0].input[0] = "x"
+    transform.graph.output[0].name = transform.graph.node[0].output[0] = "features"
+    model = assemble(transform, core, scores="probabilities", classes=["a", "b", "c"])
+    assert {o.domain: o.version for o in model.opset_import} == {"": 20, "ai.onnx.ml": 3}
+    given = answers(session(model), {"x": np.array([[1, 2, 4]], np.float32)})
+    np.testing.assert_allclose(given["probabilities"], [[-1.5, -1.0, 0.0]])
+
+
+def test_a_node_that_a_newer_operator_set_would_change_is_refused():
+    transform = ml_core("Normalizer", 3, norm="MAX")
+    transform.graph.input[0].name = transform.graph.node[0].input[0] = "x"
+    transform.graph.output[0].name = transform.graph.node[0].output[0] = "features"
+    with pytest.raises(ModelError, match=r"LabelEncoder \(ai.onnx.ml\) cannot be raised to version 3, which lacks classes_strings"):
+        assemble(transform, ml_core("LabelEncoder", 1, classes_strings=["a"]), scores="probabilities", classes=["a", "b", "c"])
+
+
 def test_same_parts_give_the_same_bytes(made):
     first, second = (to_bytes(assemble(cores.image_transform(), made.residual, scores="logits", classes=cores.DIGITS)) for _ in range(2))
     assert first == second

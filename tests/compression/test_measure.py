@@ -9,49 +9,76 @@ import pytest
 from groundup.compression.measure import latency, one_cpu, parity
 
 
-def busy(seconds):
-    """A call that takes this long on the CPU, whatever the clock does in between."""
+class Clock:
+    """A machine whose calls take exactly the time that is said, plus noise that every candidate meets alike."""
 
-    def call():
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            pass
+    def __init__(self, noise=0.0):
+        self.now, self._noise, self._rng = 0.0, noise, np.random.default_rng(0)
 
-    return call
+    def perf_counter(self):
+        return self.now
+
+    def busy(self, seconds):
+        def call():
+            self.now += seconds * (1 + self._noise * self._rng.exponential())
+
+        return call
 
 
-def test_ratios_are_found_and_their_intervals_hold_them():
-    found = latency({"fp32": busy(0.4e-3), "half": busy(0.2e-3), "double": busy(0.8e-3)}, reference="fp32", seconds=0.15)
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr("groundup.compression.measure.time", made)
+    return made
+
+
+def test_ratios_are_found_and_their_intervals_hold_them(clock):
+    clock._noise = 0.2
+    calls = {"fp32": clock.busy(0.4e-3), "half": clock.busy(0.2e-3), "double": clock.busy(0.8e-3)}
+    found = latency(calls, reference="fp32", seconds=0.5)
     assert found["fp32"]["speedup"] == 1.0
-    assert found["half"]["speedup"] == pytest.approx(2.0, rel=0.2)
-    assert found["double"]["speedup"] == pytest.approx(0.5, rel=0.2)
-    for times in found.values():
-        assert times["speedup_low"] <= times["speedup"] <= times["speedup_high"]
-        assert 0 < times["p50_ms"] <= times["p95_ms"] <= times["p99_ms"]
-    assert found["fp32"]["p50_ms"] == pytest.approx(0.4, rel=0.3)
+    assert found["half"]["speedup"] == pytest.approx(2.0, rel=0.05)
+    assert found["double"]["speedup"] == pytest.approx(0.5, rel=0.05)
+    for name, true in (("half", 2.0), ("double", 0.5)):
+        times = found[name]
+        assert times["speedup_low"] <= true <= times["speedup_high"]
+        assert times["speedup_high"] - times["speedup_low"] < 0.2 * true
+        assert 0 < times["p50_ms"] < times["p95_ms"] < times["p99_ms"]
+    assert found["fp32"]["p50_ms"] == pytest.approx(0.4 * (1 + 0.2 * np.log(2)), rel=0.05)
 
 
-def test_interleaving_cancels_a_machine_that_slows_down():
+def test_interleaving_cancels_a_machine_that_slows_down(clock):
     """Every call takes longer than the one before; measured one after the other, the last candidate would look slower."""
     state = {"cost": 0.1e-3}
 
     def call():
-        state["cost"] += 0.2e-6
-        busy(state["cost"])()
+        state["cost"] *= 1.0005
+        clock.busy(state["cost"])()
 
     found = latency({"fp32": call, "same": call}, reference="fp32", seconds=0.2)
-    assert found["same"]["speedup"] == pytest.approx(1.0, abs=0.08)
+    assert state["cost"] > 0.2e-3
+    assert found["same"]["speedup"] == pytest.approx(1.0, abs=0.02)
 
 
-def test_the_reference_and_its_twin_are_equal():
-    found = latency({"fp32": busy(0.1e-3), "twin": busy(0.1e-3)}, reference="fp32", seconds=0.1)
-    assert found["twin"]["speedup"] == pytest.approx(1.0, abs=0.05)
-
-
-def test_a_slow_candidate_still_gets_its_rounds():
-    found = latency({"fp32": busy(5e-3), "slow": busy(20e-3)}, reference="fp32", seconds=0.01)
+def test_a_slow_candidate_still_gets_its_rounds(clock):
+    found = latency({"fp32": clock.busy(1.0), "slow": clock.busy(4.0)}, reference="fp32", seconds=0.01)
     assert found["slow"]["calls"] >= 7
-    assert found["slow"]["speedup"] == pytest.approx(0.25, rel=0.2)
+    assert found["slow"]["speedup"] == 0.25
+
+
+def test_time_is_kept(clock):
+    latency({"fp32": clock.busy(1e-3), "other": clock.busy(2e-3)}, reference="fp32", seconds=0.5)
+    assert 0.9 < clock.now < 1.5
+
+
+def test_on_the_real_clock_no_call_takes_less_than_it_does():
+    def call():
+        end = time.perf_counter() + 1e-3
+        while time.perf_counter() < end:
+            pass
+
+    found = latency({"fp32": call}, reference="fp32", seconds=0.05)
+    assert 1.0 <= found["fp32"]["p50_ms"] <= found["fp32"]["p99_ms"]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot pin")

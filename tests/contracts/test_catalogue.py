@@ -62,8 +62,8 @@ def test_listing_imports_nothing_heavy() -> None:
 
 
 def test_table_has_a_row_for_every_file() -> None:
-    assert [row["name"] for row in table()] == sorted(entries())
-    assert all(row["summary"] and row["tasks"] for row in table())
+    assert [row.name for row in table()] == sorted(entries())
+    assert all(row.summary and row.tasks for row in table())
     assert "export" not in entries(), "an exporter is no model"
 
 
@@ -94,6 +94,9 @@ def test_description_counts_what_the_paper_and_pencil_count() -> None:
     at_least = cnn.size.training_bytes(batch=10)
     assert at_least is not None
     assert at_least > 4 * 4 * cnn.size.parameters + 10 * 4 * 64 * 2
+    page = str(describe("cnn", (1, 8, 8), 10))
+    assert "65,834 parameters, 0.26 MB" in page
+    assert entries()["cnn"].paper in page
     with pytest.raises(RecipeError, match="did you mean 'cnn'"):
         describe("cn")
 

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from groundup.catalogue import Model, Resolved, entries, resolve
+from groundup.catalogue import Model, Resolved, describe, entries, resolve
 from groundup.estimators.export import export_estimator, supports
 from groundup.proof import check
 
@@ -70,6 +70,12 @@ def test_keeps_the_contract_of_scikit_learn(name: str) -> None:
     assert {k: v for k, v in failed.items() if (name, k) not in SKIPPED} == {}
     assert sum(r["status"] == "passed" for r in results) > 50
     assert {r["check_name"] for r in results if r["status"] == "skipped"} <= {"check_array_api_input"}
+
+
+@every_case
+def test_is_accepted_before_a_run(name: str, shape: tuple[int, ...], n_outputs: int) -> None:
+    assert resolved(name).check(shape, n_outputs).parameters is None
+    assert name in str(describe(name, shape, n_outputs))
 
 
 @every_case

@@ -59,14 +59,14 @@ def test_unknown_gates_are_refused_by_the_recipe_with_the_nearest():
     from groundup.recipe import Recipe
 
     sections = {"name": "x", "task": "tabular-classification", "data": {"source": "x.csv", "target": "y"}, "model": {"name": "mlp"}}
-    with pytest.raises(RecipeError, match="'acuracy' in gates; did you mean 'accuracy'"):
+    with pytest.raises(RecipeError, match=r"'acuracy' in gates; did you mean 'accuracy'"):
         Recipe.of(**sections, gates={"acuracy": {"threshold": 0.9}})
 
 
 def test_a_metric_of_another_task_is_refused_with_the_nearest():
-    with pytest.raises(RecipeError, match=r"gates.r2: image-classification has no metric 'r2'; it has accuracy"):
+    with pytest.raises(RecipeError, match=r"gates\.r2: image-classification has no metric 'r2'; it has accuracy"):
         Gates.model_validate({"r2": {"threshold": 0.9}}).check("image-classification")
-    with pytest.raises(RecipeError, match="gates.log_loss: tabular-regression has no metric"):
+    with pytest.raises(RecipeError, match=r"gates\.log_loss: tabular-regression has no metric"):
         Gates.model_validate({"log_loss": {"threshold": 0.9}}).check("tabular-regression")
     Gates.model_validate({"r2": {"threshold": 0.9}, "baseline": {"min-improvement": 0}}).check("tabular-regression")
 

@@ -123,7 +123,9 @@ def test_worst_are_only_mistakes_and_the_worst_first():
 
 
 def test_records_are_json():
-    frame = pd.DataFrame({"a": [np.float64("nan")], "b": [np.int64(3)], "c": [pd.Timestamp("2024-05-01")], "d": [pd.NaT], "e": ["x"], "f": [True]})
+    frame = pd.DataFrame(
+        {"a": [np.float64("nan")], "b": [np.int64(3)], "c": [pd.Timestamp("2024-05-01")], "d": [pd.NaT], "e": ["x"], "f": [True]}
+    )
     row = mistakes.record(frame.iloc[0].to_dict())
     assert row == {"a": None, "b": 3, "c": "2024-05-01T00:00:00", "d": None, "e": "x", "f": True}
 

@@ -66,6 +66,16 @@ def test_p_values_are_uniform_or_larger_where_the_chi_square_is_used() -> None:
         assert np.mean(np.array(p) <= level) <= stats.binom.ppf(0.999, 1000, level) / 1000
 
 
+def test_p_values_of_a_number_pay_for_the_several_tests_made() -> None:
+    r, p = np.random.default_rng(2), []
+    for _ in range(40):  # training samples
+        bins = Profile.of(NUMBER, {"x": r.normal(size=5000)}).bins
+        assert bins is not None
+        p += [compare(bins["x"], bins["x"].count(r.normal(size=500))).p for _ in range(50)]
+    for level in (0.01, 0.05, 0.2):
+        assert np.mean(np.array(p) <= level) <= stats.binom.ppf(0.999, len(p), level) / len(p)
+
+
 # ── what it finds ───────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_a_quarter_of_a_standard_deviation_is_found_in_2000_rows() -> None:
     assert power(lambda s: normal(2000, s, 0.25), 2000, state=("shifted", "drifted")) >= 0.9
@@ -205,6 +215,15 @@ def test_no_content_of_a_column_raises_or_hides_the_others(training: str, live: 
     assert windows[0].scores["witness"].state == "drifted"
     assert watch.failures >= (live in ("wrong shape", "wrong type"))
     json.dumps(watch.scores(), allow_nan=False)
+
+
+def test_a_batch_of_a_wrong_shape_costs_only_itself() -> None:
+    watch = drift(normal(2000, 0), window=300)
+    watch.update(normal(100, 1))
+    watch.update({"x": np.zeros((100, 2))})
+    (window,) = watch.update(normal(100, 2))
+    assert window.counts["x"].sum() == 200
+    assert watch.failures == 1
 
 
 def test_an_empty_training_column_is_never_drifted() -> None:

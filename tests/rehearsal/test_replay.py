@@ -112,7 +112,7 @@ def test_kill_9_under_load_and_back_with_the_same_answers(bundle: Bundle, tmp_pa
         assert all(p.passed for p in proofs)
         assert measured["same_port"]
         assert measured["answered_before"] > 10
-        assert measured["lost_in_flight"] > 0  # it was killed while callers waited
+        assert measured["lost_in_flight"] <= 8  # one a caller, at most
         assert (server.port, server.pid) != (port, pid)
         assert all(p.passed for p in replay(server, bundle, Engine(bundle), rows(20), connections=1, dialect="v2"))
 

@@ -40,15 +40,33 @@ def test_empty_parts_vanish():
 @pytest.mark.parametrize(
     ("write", "value", "shown"),
     [
-        (fmt.number, 1234567, "1,234,567"), (fmt.number, -0.5, "−0.5"), (fmt.number, 0.0000123, "1.23·10⁻⁵"), (fmt.number, 12345.6, "12,346"),
-        (fmt.number, None, "–"), (fmt.number, float("nan"), "–"), (fmt.number, 2.5e20, "250,000,000,000,000,000,000"),
-        (fmt.tick, 400000, "400k"), (fmt.tick, 1500000.0, "1.5M"), (fmt.tick, 1500, "1,500"), (fmt.tick, -20000, "−20k"),
-        (fmt.percent, 0.9749, "97.5\u202f%"), (fmt.size, 106_000, "106\u202fkB"), (fmt.size, 12, "12\u202fB"), (fmt.size, 2.5e6, "2.5\u202fMB"),
-        (fmt.milliseconds, 0.0085, "8.5\u202fµs"), (fmt.milliseconds, 15.04, "15\u202fms"), (fmt.milliseconds, 2500, "2.5\u202fs"),
-        (fmt.seconds, 0.02, "20\u202fms"), (fmt.seconds, 125, "2\u202fmin 5\u202fs"), (fmt.seconds, 7200, "2\u202fh 0\u202fmin"),
-        (fmt.times, 1.0, "1.00\u202f×"), (fmt.times, 12.34, "12.3\u202f×"), (fmt.plain, [1, None, True], "[1, –, yes]"), (fmt.plain, "", "–"),
+        (fmt.number, 1234567, "1,234,567"),
+        (fmt.number, -0.5, "−0.5"),
+        (fmt.number, 0.0000123, "1.23·10⁻⁵"),
+        (fmt.number, 12345.6, "12,346"),
+        (fmt.number, None, "–"),
+        (fmt.number, float("nan"), "–"),
+        (fmt.number, 2.5e20, "250,000,000,000,000,000,000"),
+        (fmt.tick, 400000, "400k"),
+        (fmt.tick, 1500000.0, "1.5M"),
+        (fmt.tick, 1500, "1,500"),
+        (fmt.tick, -20000, "−20k"),
+        (fmt.percent, 0.9749, "97.5\u202f%"),
+        (fmt.size, 106_000, "106\u202fkB"),
+        (fmt.size, 12, "12\u202fB"),
+        (fmt.size, 2.5e6, "2.5\u202fMB"),
+        (fmt.milliseconds, 0.0085, "8.5\u202fµs"),
+        (fmt.milliseconds, 15.04, "15\u202fms"),
+        (fmt.milliseconds, 2500, "2.5\u202fs"),
+        (fmt.seconds, 0.02, "20\u202fms"),
+        (fmt.seconds, 125, "2\u202fmin 5\u202fs"),
+        (fmt.seconds, 7200, "2\u202fh 0\u202fmin"),
+        (fmt.times, 1.0, "1.00\u202f×"),
+        (fmt.times, 12.34, "12.3\u202f×"),
+        (fmt.plain, [1, None, True], "[1, –, yes]"),
+        (fmt.plain, "", "–"),
     ],
-)  # fmt: skip
+)
 def test_forms(write, value, shown):
     assert write(value) == shown
 

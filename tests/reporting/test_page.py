@@ -8,15 +8,15 @@ import itertools
 import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
+from invented_run import HOSTILE, evaluated, stages
 
 from groundup.bundle.proof import Proof
 from groundup.lifecycle.report import report
 from groundup.lifecycle.stage import Context
 from groundup.reporting.facts import STAGES, Facts, gather, proofs_of
 from groundup.reporting.page import page
-
-from .conftest import HOSTILE, evaluated, stages
 
 VOID = {"img", "br", "hr", "meta", "link", "input"}
 
@@ -52,7 +52,7 @@ def checked(text: str) -> Checker:
 def test_the_whole_page_is_well_formed_and_loads_nothing(facts):
     text = page(facts)
     seen = checked(text)
-    assert text.startswith("<!doctype html>\n<html lang=\"en\">")
+    assert text.startswith('<!doctype html>\n<html lang="en">')
     assert "script" not in seen.tags
     assert not [k for k, _ in seen.attributes if k.startswith("on")]
     for name, value in seen.attributes:
@@ -84,7 +84,7 @@ def test_nothing_hostile_survives(facts):
 
 
 def test_the_numbers_are_the_stages(facts):
-    words = " ".join("".join(checked(page(facts)).text).split())
+    words = re.sub(r"[ \n]+", " ", "".join(checked(page(facts)).text))
     accuracy = facts["evaluated"]["metrics"]["accuracy"]
     assert f"{100 * accuracy['value']:.1f}\u202f%" in words
     assert "Compression paid: 2.50\u202f× smaller, 2.00\u202f× as fast." in words
@@ -100,7 +100,7 @@ def test_any_stage_may_be_missing(facts, missing):
     checked(page(dataclasses.replace(facts, stages=fewer)))
 
 
-@pytest.mark.parametrize("there", list(itertools.combinations(STAGES, 1)) + [()])
+@pytest.mark.parametrize("there", [*itertools.combinations(STAGES, 1), ()])
 def test_any_stage_may_be_alone(facts, there):
     checked(page(Facts({name: facts.stages[name] for name in there if name in facts.stages})))
 
@@ -154,8 +154,6 @@ def test_the_stage_writes_the_file_with_its_pictures(tmp_path):
     e = evaluated()
     where = tmp_path / "evaluate"
     (where / "worst").mkdir(parents=True)
-    import numpy as np
-
     (where / "worst" / "0.png").write_bytes(encode(np.zeros((4, 4), np.uint8)))
     e.worst[0] = {k: v for k, v in e.worst[0].items() if k != "record"} | {"image": "worst/0.png"}
     e.save(where)

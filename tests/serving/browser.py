@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -20,23 +21,39 @@ class Browser:
     def __init__(self, profile: Path, *, width: int, height: int, dark: bool = False) -> None:
         assert CHROMIUM is not None
         (read, self._write), (self._read, write) = os.pipe(), os.pipe()
-        flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --remote-debugging-pipe"
-        command = f'exec "$0" {flags} "$1" about:blank 3<&{read} 4>&{write}'
-        self._process = subprocess.Popen(
-            ["sh", "-c", command, CHROMIUM, f"--user-data-dir={profile}"], pass_fds=(read, write), stderr=subprocess.DEVNULL
-        )
+
+        def pipes() -> None:  # Chromium reads commands from 3 and answers on 4, wherever the pipes are here
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in (read, write)]
+            os.dup2(high[0], 3)
+            os.dup2(high[1], 4)
+
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--no-first-run",
+            "--remote-debugging-pipe",
+        ]
+        command = [CHROMIUM, *flags, f"--user-data-dir={profile}", "about:blank"]
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(command, preexec_fn=pipes, close_fds=False, stdout=quiet, stderr=quiet)
         os.close(read)
         os.close(write)
         self._buffer = b""
         self._number = 0
         self._session: str | None = None
         self.problems: list[str] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        try:
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log"):
+                self.call(f"{domain}.enable")
+            self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+            self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        except BaseException:
+            self.close()
+            raise
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """One command and its result."""

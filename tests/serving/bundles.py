@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def mlp(
     inputs = (Field("x", "tensor", (sizes[0],)),)
     outputs = (Field("label", "category", categories=classes), Field("probabilities", "tensor", (sizes[-1],)))
     nodes, initializers, last = [], {"classes": np.array(classes, object)}, "x"
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(sizes)):
         initializers[f"W{i}"] = (rng.normal(size=(a, b)) / np.sqrt(a)).astype(np.float32)
         nodes.append(helper.make_node("MatMul", [last, f"W{i}"], [f"h{i}"]))
         last = f"h{i}"
@@ -98,7 +99,6 @@ def table(path: Path, **fields: Any) -> Bundle:
         "two": np.float64(2),
         "hundred": np.float64(100),
         "day": np.int64(86_400_000_000),
-        "axis": np.array([1]),
     }
     nodes = [
         helper.make_node("IsNaN", ["age"], ["age_missing"]),

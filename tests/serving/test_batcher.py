@@ -156,6 +156,11 @@ def test_what_is_late_or_gone_is_never_run() -> None:
         assert batcher.rows_run == 2
         with pytest.raises(RequestError):
             await gone.answer
+        assert batcher.waiting == 0
+        with pytest.raises(RequestError) as caught:  # late before the loop comes round to it
+            await batcher.submit(one(5), 1, 1e-9).answer
+        assert caught.value.status == 504
+        assert len(graph.batches) == 2
         batcher.close()
 
     run(test)

@@ -219,6 +219,14 @@ def test_external_data_is_refused(where: str, location: str) -> None:
 
 
 @pytest.mark.parametrize("where", PLACES)
+def test_external_data_without_a_location_flag_is_refused(where: str) -> None:
+    tensor = _external("/etc/passwd")
+    tensor.ClearField("data_location")
+    with pytest.raises(BundleError, match="another file"):
+        refuse_external_data(_model(tensor, where).SerializeToString())
+
+
+@pytest.mark.parametrize("where", PLACES)
 def test_data_inside_is_not_refused(where: str) -> None:
     refuse_external_data(_model(numpy_helper.from_array(np.eye(2, dtype=np.float32), "W"), where).SerializeToString())
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -194,14 +194,23 @@ def test_large_bodies(tmp_path: Path) -> None:
         assert server.ask("POST", V2, X).status == 200
 
 
+def test_small_limits_hold_for_undeclared_lengths(tmp_path: Path) -> None:
+    bundles.mlp(tmp_path / "b", serve={"max_body_mb": 0.001})
+    with started(tmp_path / "b", tmp_path) as server:
+        head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert server.raw(head + b"800\r\n" + b" " * 0x800 + b"\r\n0\r\n\r\n").startswith(b"HTTP/1.1 413")
+        assert server.raw(head + b"10\r\n" + b" " * 0x10 + b"\r\n0\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
 def test_one_byte_chunks_and_large_heads(serve: Start) -> None:
     server: Server = serve("mlp")
     began = time.monotonic()
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n"
-    with pytest.raises((ConnectionError, AssertionError)):
+    try:
         got = server.raw(head + b"1\r\nx\r\n" * 200_000)
-        assert not got.startswith(b"HTTP/1.1 400")
-        raise ConnectionError
+    except ConnectionError:  # closed while we were still sending
+        got = b""
+    assert got[:12] in (b"", b"HTTP/1.1 400")
     assert time.monotonic() - began < 5
     assert server.raw(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 40_000).startswith(b"HTTP/1.1 431")
     assert server.raw(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 300).startswith(b"HTTP/1.1 431")
@@ -256,7 +265,7 @@ def test_slow_clients_are_closed(tmp_path: Path) -> None:
         s = stack.enter_context(socket.create_connection((server.host, server.port), timeout=10))
         s.sendall(b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
         began = time.monotonic()
-        with pytest.raises(OSError):  # noqa: PT011 - whatever the system calls it
+        with suppress(OSError):
             while time.monotonic() - began < 8:
                 s.sendall(b"x")
                 time.sleep(0.05)

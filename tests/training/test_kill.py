@@ -46,6 +46,7 @@ def killed_until_done(folder: Path, kills: int, seed: int) -> int:
     """Kill ``kills`` trainings of one work folder at random moments, then let it end.  Gives how many were killed at work."""
     draw = random.Random(seed)
     folder.mkdir()
+    training(folder / "warm", folder / "warm.safetensors")  # imports and caches, so that the next one is as fast as the children
     began = time.monotonic()
     training(folder / "whole", folder / "whole.safetensors")
     span = time.monotonic() - began

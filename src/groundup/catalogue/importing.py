@@ -7,12 +7,14 @@ standard library's under everybody's feet; such a clash is reported instead.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib
 import importlib.metadata
 import inspect
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +143,16 @@ def source_hash(obj: Any, root: Path) -> str:
             digest.update(f"{path.relative_to(root).as_posix()}\0{_digest(path)}\n".encode())
         return digest.hexdigest()
     top = obj.__module__.partition(".")[0]
-    for library in importlib.metadata.packages_distributions().get(top, []):
+    for library in _distributions().get(top, []):
         digest.update(f"{library}=={importlib.metadata.version(library)}\n".encode())
     digest.update(_digest(Path(inspect.getsourcefile(obj) or file)).encode())
     return digest.hexdigest()
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Top-level module -> the installed libraries that bring it; reads every library's file list, so once a process."""
+    return importlib.metadata.packages_distributions()
 
 
 def module_hash(name: str, root: Path) -> str:
@@ -155,7 +163,7 @@ def module_hash(name: str, root: Path) -> str:
     if beside is not None and beside.is_file():
         for path in sorted(_imports(beside, root, set())):
             digest.update(f"{path.relative_to(root).as_posix()}\0{_digest(path)}\n".encode())
-    for library in importlib.metadata.packages_distributions().get(module_name.partition(".")[0], []):
+    for library in _distributions().get(module_name.partition(".")[0], []):
         digest.update(f"{library}=={importlib.metadata.version(library)}\n".encode())
     return digest.hexdigest()[:16]
 

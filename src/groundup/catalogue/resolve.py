@@ -110,11 +110,8 @@ class Resolved:
             shown = ", ".join(f"{k}={v!r}" for k, v in given.items())
             raise ModelError(f"{self.name}: its constructor refused ({shown}): {type(e).__name__}: {e}") from e
 
-    def check(self, feature_shape: Sequence[int], n_outputs: int, *, count: bool = False) -> Size:
+    def check(self, feature_shape: Sequence[int], n_outputs: int) -> Size:
         """Everything that can fail late, tried early: build it on the meta device, push two examples through, and measure.
-
-        Args:
-            count: also count multiplications and activations, for which PyTorch imports its compiler (2 seconds, once).
 
         Raises:
             ModelError: it cannot be built, does not take such features, or gives no (N, n_outputs); or an estimator refuses
@@ -122,7 +119,7 @@ class Resolved:
         """
         from groundup.catalogue.size import measure
 
-        return measure(self, feature_shape, n_outputs, count)
+        return measure(self, feature_shape, n_outputs)
 
     def source_hash(self) -> str:
         """Hash of the code that defines the model, with what it imports from the recipe's folder: a key for caches."""

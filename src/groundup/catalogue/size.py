@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ _RUN_UP_TO = 256 * 2**20
 
 @dataclass(frozen=True)
 class Size:
-    """Counts of one model for one shape of features; None for an estimator, whose size the data decides, and for what was not counted.
+    """Counts of one model for one shape of features; None for an estimator, whose size the data decides.
 
     Attributes:
         parameters: trainable numbers.
@@ -42,7 +41,7 @@ class Size:
         return self.weights + (1 + states) * 4 * self.parameters + batch * self.activations
 
 
-def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int, count: bool) -> Size:
+def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int) -> Size:
     """See :meth:`Resolved.check`."""
     if resolved.kind == "estimator":
         _check_estimator(resolved, feature_shape, n_outputs)
@@ -55,9 +54,9 @@ def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int, co
     if weights <= _RUN_UP_TO:  # running it for real is quick then, and tries what shapes alone cannot
         device, network = "cpu", resolved.build(feature_shape, n_outputs, seed=0)
     two = torch.zeros(2, *feature_shape, device=device)
-    counter = _counter() if count else None
+    counter = _counter()
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device), counter or contextlib.nullcontext():
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device), counter:
             scores = network.train()(two)
     except Exception as e:  # a user's forward may fail in any way
         raise ModelError(
@@ -77,8 +76,8 @@ def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int, co
     return Size(
         parameters=sum(p.numel() for p in parameters if p.requires_grad),
         weights=weights,
-        macs=counter.flops // 2 // 2 if counter else None,  # two examples, two operations a MAC
-        activations=math.ceil(counter.bytes / 2) if counter else None,
+        macs=counter.flops // 2 // 2,  # two examples, two operations a MAC
+        activations=math.ceil(counter.bytes / 2),
     )
 
 
@@ -91,6 +90,10 @@ def _counter() -> Any:
 
     class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         flops, bytes = 0, 0
+
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False  # else PyTorch imports its compiler (2 seconds) to keep it away from here
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
@@ -107,10 +110,9 @@ def _check_estimator(resolved: Resolved, feature_shape: Sequence[int], n_outputs
     from groundup.estimators.export import supports
 
     estimator = resolved.build(feature_shape, n_outputs, seed=0)
-    validate = getattr(estimator, "_validate_params", None)  # scikit-learn checks ranges when it fits; ask it now
-    if validate is not None:
+    if hasattr(estimator, "_parameter_constraints"):  # scikit-learn checks ranges when it fits; ask it now
         try:
-            validate()
+            estimator._validate_params()
         except (ValueError, TypeError) as e:
             raise ModelError(f"{resolved.name}: {e}") from e
     is_regressor = getattr(estimator, "_estimator_type", None) == "regressor" or _is_regressor(estimator)

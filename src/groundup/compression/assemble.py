@@ -13,7 +13,7 @@ anyway, opset imports that nothing uses.  The same parts give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -68,10 +68,10 @@ def assemble(
 
     try:
         transform, core = clean(transform), clean(core)
-        opset = max(_opset(transform), _opset(core))
-        transform, core = _at_opset(transform, opset), _at_opset(core, opset)
+        versions = {d: max(_opset(part, d) for part in (transform, core)) for part in (transform, core) for d in _imports(part)}
+        transform, core = _at_opsets(transform, versions), _at_opsets(core, versions)
         _expect_fit(transform, core, classes)
-        post = _post(opset, scores, classes, target_scale, n_outputs=_dim(core.graph.output[0], 1))
+        post = _post(versions[""], scores, classes, target_scale, n_outputs=_dim(core.graph.output[0], 1))
         transform = compose.add_prefix(transform, "transform/", rename_inputs=False)
         core = compose.add_prefix(core, "core/")
         model = compose.merge_models(transform, core, io_map=[("transform/features", core.graph.input[0].name)])
@@ -177,21 +177,50 @@ def _post(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=MAX_IR_VERSION)
 
 
-def _opset(model: onnx.ModelProto) -> int:
-    return next((int(o.version) for o in model.opset_import if _domain(o.domain) == ""), 0)
+def _imports(model: onnx.ModelProto) -> list[str]:
+    return [_domain(o.domain) for o in model.opset_import]
 
 
-def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """The model at this version of the default operator set, every part at the same IR version (merging demands it)."""
+def _opset(model: onnx.ModelProto, domain: str = "") -> int:
+    return next((int(o.version) for o in model.opset_import if _domain(o.domain) == domain), 0)
+
+
+def _at_opsets(model: onnx.ModelProto, versions: Mapping[str, int]) -> onnx.ModelProto:
+    """The model at these versions of the operator sets that it uses; merging demands the same in every part.
+
+    ONNX converts between versions of its default operator set only.  In others a node may be raised as it is where the
+    newer version knows all of its attributes.
+    """
     from onnx import version_converter
 
-    if _opset(model) != opset:
+    if _opset(model) != versions[""]:
         try:
-            model = version_converter.convert_version(model, opset)
+            model = version_converter.convert_version(model, versions[""])
         except RuntimeError as e:
-            raise ModelError(f"{model.graph.name}: cannot be converted from ONNX opset {_opset(model)} to {opset}: {e}") from e
+            raise ModelError(f"{model.graph.name}: cannot be converted from ONNX opset {_opset(model)} to {versions['']}: {e}") from e
+    for imported in model.opset_import:
+        domain = _domain(imported.domain)
+        if domain and imported.version != versions[domain]:
+            _expect_raisable(model.graph, domain, versions[domain])
+            imported.version = versions[domain]
     model.ir_version = MAX_IR_VERSION
     return model
+
+
+def _expect_raisable(graph: onnx.GraphProto, domain: str, version: int) -> None:
+    from onnx import defs
+
+    for node in graph.node:
+        if node.domain == domain:
+            try:
+                schema = defs.get_schema(node.op_type, version, domain)
+                unknown = [a.name for a in node.attribute if a.name not in schema.attributes]
+            except defs.SchemaError:
+                unknown = ["the operator itself"]
+            else:
+                unknown += ["deprecated"] if schema.deprecated else []
+            if unknown:
+                raise ModelError(f"{node.op_type} ({domain}) cannot be raised to version {version}, which lacks {', '.join(unknown)}")
 
 
 def _expect_one(core: onnx.ModelProto, name: str) -> None:

@@ -18,6 +18,7 @@ from groundup.data.settings import SPLITS
 from groundup.data.sources.base import Arrays, ArraySource
 from groundup.data.transforms import fit_arrays
 from groundup.errors import DataError
+from groundup.monitoring.profile import Profile
 
 _PIECE = 1024
 
@@ -49,6 +50,7 @@ def prepare_arrays(job: Job, source: ArraySource) -> dict[str, Any]:
         maximum=255 if data.kind == "image" else None,
     )
     transform = fit_arrays(field, data.x, np.flatnonzero(split == splits.TRAIN))
+    profile = Profile.start([field])
     with job.progress.task("transform", len(data.x), "samples") as task:
         for i, name in enumerate(SPLITS):
             folder = job.out / name
@@ -63,10 +65,12 @@ def prepare_arrays(job: Job, source: ArraySource) -> dict[str, Any]:
                 piece = data.x[chosen[start : start + _PIECE]]
                 inputs[start : start + _PIECE] = piece
                 features[start : start + _PIECE] = transform({field.name: piece})
+                if i == splits.TRAIN:
+                    profile.update({field.name: piece})
                 task.advance(len(piece))
             inputs.flush()
             features.flush()
-    facts = finish(job, [field], transform, {name: int((split == i).sum()) for i, name in enumerate(SPLITS)})
+    facts = finish(job, [field], transform, profile, {name: int((split == i).sum()) for i, name in enumerate(SPLITS)})
     quarantine(job.out / "quarantine.parquet", data.bad)
     return facts | {"target": section.target or data.target or "label", "classes": classes, "quarantined": len(data.bad)}
 

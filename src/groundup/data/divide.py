@@ -62,11 +62,9 @@ def divide(job: Job, con: Any, spill: reading.Spill, schema: Schema, target: str
         raise DataError(f"{job.schema_path}: {target!r} is the target of a classification; list its classes under categories")
     y = np.zeros(n, np.int64 if job.classification else np.float64)
     bad, start = [], 0
-    names = list(dict.fromkeys([*enforcer.names(), target]))
-    if reading.UNREAD in _names_of(spill.path):
-        names.append(reading.UNREAD)
+    always = [target, *([reading.UNREAD] if reading.UNREAD in _names_of(spill.path) else [])]
     with job.progress.task("check", n, "rows") as task:
-        for piece in reading.pieces(spill.path, names):
+        for piece in reading.pieces(spill.path, lambda told: list(dict.fromkeys([*always, *enforcer.to_read(told)]))):
             job.check()
             bad += enforcer.check(piece, start)
             y[start : start + piece.num_rows] = _target(piece.column(target), classes)

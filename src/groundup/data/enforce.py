@@ -1,18 +1,19 @@
 """Holding a spilled table to its schema: rows that do not fit are named with column and reason.
 
-pandera does the checking.  Most pieces of most columns are plainly right, which their summary (nulls, least, greatest,
-different values) already proves; only columns whose summary leaves a doubt are handed to pandera, value by value.
+pandera does the checking.  Most pieces of most columns are plainly right, which the Parquet file's own statistics (nulls,
+least, greatest) already prove, so they are not even read; columns that leave a doubt are handed to pandera, value by value.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
 import numpy as np
 
-from groundup.data.reading import Spill, unread
-from groundup.data.schema import Column, Schema
+from groundup.data.reading import Spill, Summary, unread
+from groundup.data.schema import Column, Schema, as_number
 from groundup.data.sources.base import BadRow, quoted, text
 from groundup.errors import DataError
 
@@ -34,11 +35,15 @@ class Enforcer:
         """The columns that have something to check."""
         return [name for name, c in self.columns.items() if c.feature or c.unique or name in self.required or not c.nullable]
 
+    def to_read(self, told: dict[str, Summary]) -> list[str]:
+        """The columns of a piece that its statistics do not already prove right."""
+        return [name for name in self.names() if name not in told or self._doubtful(told[name], self.columns[name], name)]
+
     def check(self, piece: Any, start: int) -> list[BadRow]:
-        """What is wrong in a piece (pyarrow Table) that starts at row ``start`` of the spill."""
+        """What is wrong in a piece (pyarrow Table, whichever columns it has) that starts at row ``start`` of the spill."""
         found = [bad for bad in unread(piece, self.spill.kinds, start) if bad.column in self.columns]
         told = {(bad.row, bad.column) for bad in found}
-        doubtful = [name for name in self.names() if self._doubtful(piece.column(name), self.columns[name], name)]
+        doubtful = [name for name in self.names() if name in piece.column_names and not self._plainly_right(piece.column(name), name)]
         if doubtful:
             found += [bad for bad in self._pandera(piece.select(doubtful), start) if (bad.row, bad.column) not in told]
         return found
@@ -46,26 +51,32 @@ class Enforcer:
     def _nullable(self, name: str) -> bool:
         return self.columns[name].nullable and name not in self.required
 
-    def _doubtful(self, values: Any, column: Column, name: str) -> bool:
-        import pyarrow as pa
+    def _plainly_right(self, values: Any, name: str) -> bool:
         import pyarrow.compute as pc
 
-        if values.null_count and not self._nullable(name):
-            return True
-        if values.null_count == len(values):
-            return False
+        column = self.columns[name]
         if column.categories is not None:
-            return not set(pc.unique(values).to_pylist()) <= {*column.categories, None}
-        if column.kind not in ("number", "integer", "datetime"):
-            return False
-        if column.kind == "datetime":
-            values = values.cast(pa.timestamp("us")).cast(pa.int64())
-        span = pc.min_max(values).as_py()
-        least, most = column.limits()
-        if column.kind == "integer" and max(abs(span["min"]), abs(span["max"])) > 2**53:
+            if values.null_count and not self._nullable(name):
+                return False
+            return set(pc.unique(values).to_pylist()) <= {*column.categories, None}
+        ranged = column.kind in ("number", "integer", "datetime") and values.null_count < len(values)
+        span = pc.min_max(values).as_py() if ranged else {"min": None, "max": None}
+        return not self._doubtful(Summary(values.null_count, span["min"], span["max"]), column, name)
+
+    def _doubtful(self, told: Summary, column: Column, name: str) -> bool:
+        """Whether a column with this summary may hold a value that does not fit."""
+        if told.nulls and not self._nullable(name):
             return True
-        finite = bool(np.isfinite(span["min"]) and np.isfinite(span["max"]))
-        return not finite or (least is not None and span["min"] < least) or (most is not None and span["max"] > most)
+        if column.categories is not None:
+            return True
+        if column.kind not in ("number", "integer", "datetime") or told.least is None:
+            return False
+        low, high = as_number(told.least), as_number(told.most)
+        least, most = column.limits()
+        if column.kind == "integer" and max(abs(low), abs(high)) > 2**53:
+            return True
+        finite = math.isfinite(low) and math.isfinite(high)
+        return not finite or (least is not None and low < least) or (most is not None and high > most)
 
     def _pandera(self, piece: Any, start: int) -> list[BadRow]:
         with warnings.catch_warnings():

@@ -20,18 +20,14 @@ PIECE = 16_384
 _PROVEN = 20_000  # rows of the test split that the proof compares
 
 
-def finish(job: Job, fields: list[Field], transform: TableTransform | ArrayTransform, sizes: dict[str, int]) -> dict[str, Any]:
+def finish(
+    job: Job, fields: list[Field], transform: TableTransform | ArrayTransform, profile: Profile, sizes: dict[str, int]
+) -> dict[str, Any]:
     """Write ``transform.onnx`` and ``profile.json``; prove the graph on the test split; return what the output records."""
     graph = table_graph(transform) if isinstance(transform, TableTransform) else array_graph(transform)
     content = graph.SerializeToString()
     write_bytes(job.out / "transform.onnx", content)
     proof = prove(job, fields, content)
-    profile = Profile.start(fields)
-    with job.progress.task("profile", sizes["train"], "rows") as task:
-        for arrays in batches(job, fields, "train"):
-            job.check()
-            profile.update(arrays)
-            task.advance(len(next(iter(arrays.values()))))
     profile.freeze()
     write_json(job.out / "profile.json", {"inputs": profile.to_dict()})
     shape = [len(transform.feature_names)] if isinstance(transform, TableTransform) else list(transform.feature_shape)

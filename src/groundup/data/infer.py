@@ -65,12 +65,16 @@ def infer(
 
 
 def _scan(con: Any, spill: Spill) -> dict[str, tuple[int, Any, Any, int]]:
-    """Column -> (known values, least, greatest, about how many different), infinities left out of the limits."""
+    """Column -> (known values, least, greatest, about how many different), infinities left out of the limits.
+
+    Different values are counted for text alone; of other kinds only "one" and "several" is told apart.
+    """
     wanted = []
     for name, kind in spill.kinds.items():
         c = quoted(name)
         finite = f"FILTER (isfinite({c}))" if kind == "number" else ""
-        wanted += [f"count({c})", f"min({c}) {finite}", f"max({c}) {finite}", f"approx_count_distinct({c})"]
+        different = f"approx_count_distinct({c})" if kind in ("category", "text") else f"if(min({c}) = max({c}), 1, 2)"
+        wanted += [f"count({c})", f"min({c}) {finite}", f"max({c}) {finite}", different]
     row = con.execute(f"SELECT {', '.join(wanted)} FROM {_from(spill)}").fetchone()
     return {name: tuple(row[4 * i : 4 * i + 4]) for i, name in enumerate(spill.kinds)}
 

@@ -1,12 +1,12 @@
 """Reading a table: types are guessed or declared, then the whole source becomes one Parquet file, a column a kind.
 
 Everything after this reads that file: by column where a whole column is needed (a median), by pieces of at most
-98,304 rows elsewhere.  So memory is bounded by one column and a few pieces, whatever the source was.
+100,000 rows elsewhere.  So memory is bounded by one column and a few pieces, whatever the source was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from groundup.data.schema import Kind
 from groundup.data.sources.base import BadRow, TableSource, quoted, text
 from groundup.errors import DataError
 
-PIECE = 98_304  # rows; a multiple of DuckDB's vector of 2,048
+PIECE = 90_112  # rows; a multiple of DuckDB's vector of 2,048; it writes a few thousand more, and pieces stay below 100,000
 SAMPLE = 100_000  # rows looked at to guess what text holds
 SHARE = 0.9  # of the texts must read as a number (date, ...) for the column to be one
 ROW, UNREAD = "__row", "__unread"  # columns of the spill beside the data's own
@@ -41,12 +41,20 @@ class Spill(NamedTuple):
     present: list[str]
 
 
+class Summary(NamedTuple):
+    """Missing values of one column in one piece, its least and greatest known value (None where there is none or nobody knows)."""
+
+    nulls: int
+    least: Any
+    most: Any
+
+
 def connect(work: Path) -> Any:
     """A DuckDB connection of this run's own: bounded memory, dates in UTC, no extensions fetched behind the user's back."""
     import duckdb
 
     con = duckdb.connect()
-    con.execute(f"SET memory_limit='1GB'; SET temp_directory={text(str(work / 'duckdb'))}; SET TimeZone='UTC'")
+    con.execute(f"SET memory_limit='512MB'; SET temp_directory={text(str(work / 'duckdb'))}; SET TimeZone='UTC'")
     con.execute("SET autoinstall_known_extensions=false; SET enable_progress_bar=false")
     return con
 
@@ -73,7 +81,7 @@ def spill(source: TableSource, con: Any, out: Path, *, kinds: dict[str, Kind] | 
     structural: list[BadRow] = []
     try:
         relation = source.relation(con, (types if forgiving else wanted) if source.loose else None, forgiving=forgiving)
-        read_as = describe(con, relation)
+        read_as = types | wanted if source.loose and not forgiving else describe(con, relation)
         n = _copy(con, relation, read_as, usable, out, limit)
         if kinds is None and (fractions := _fractions(con, out, usable)):
             usable = {name: "number" if name in fractions else kind for name, kind in usable.items()}
@@ -249,14 +257,31 @@ def _expression(c: str, kind_of_source: str, kind: Kind) -> tuple[str, bool]:
     return f"TRY_CAST({c} AS TIMESTAMP)", is_text
 
 
-def pieces(path: Path, columns: list[str] | None = None) -> Iterator[Any]:
-    """pyarrow Tables of at most ``PIECE`` rows, in order."""
-    import pyarrow as pa
+def pieces(path: Path, columns: list[str] | Callable[[dict[str, Summary]], list[str]] | None = None) -> Iterator[Any]:
+    """pyarrow Tables of at most 100,000 rows, in order: the file's row groups.
+
+    Args:
+        columns: what to read; or what to read of each piece, decided from the file's own statistics about it.
+    """
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(PIECE, columns=columns):
-            yield pa.Table.from_batches([batch])
+        for i in range(file.num_row_groups):
+            wanted = columns(_summaries(file.metadata.row_group(i))) if callable(columns) else columns
+            yield file.read_row_group(i, columns=wanted)
+
+
+def _summaries(group: Any) -> dict[str, Summary]:
+    told = {}
+    for j in range(group.num_columns):
+        column = group.column(j)
+        statistics = column.statistics
+        if statistics is not None and statistics.has_null_count:
+            known = statistics.has_min_max
+            told[column.path_in_schema] = Summary(
+                statistics.null_count, statistics.min if known else None, statistics.max if known else None
+            )
+    return told
 
 
 def column(path: Path, name: str) -> Any:

@@ -55,7 +55,7 @@ class Column(Section):
 
     def limits(self) -> tuple[float | None, float | None]:
         """min and max as numbers; dates as microseconds since 1970-01-01 UTC."""
-        return _number(self.min), _number(self.max)
+        return as_number(self.min), as_number(self.max)
 
 
 class Schema(Section):
@@ -156,10 +156,11 @@ def _inline(value: Any) -> str:
     return str(yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=float("inf"))).strip()[1:-1]
 
 
-def _number(limit: float | dt.datetime | dt.date | None) -> float | None:
-    if limit is None or not isinstance(limit, dt.date):
-        return limit
-    moment = limit if isinstance(limit, dt.datetime) else dt.datetime(limit.year, limit.month, limit.day)
+def as_number(value: Any) -> Any:
+    """A number as it is; a date as microseconds since 1970-01-01 UTC; None as None."""
+    if not isinstance(value, dt.date):
+        return value
+    moment = value if isinstance(value, dt.datetime) else dt.datetime(value.year, value.month, value.day)
     moment = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
     return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
 

@@ -1,6 +1,6 @@
 """From a table to prepared files: read, hold to the schema, divide, look for leaks, fit, transform, write.
 
-Two passes over a spilled Parquet file: columns one at a time to fit, then pieces of at most 98,304 rows to write.
+Two passes over a spilled Parquet file: columns one at a time to fit, then pieces of at most 100,000 rows to write.
 Whole-length arrays are few and narrow: target, split, row number and row hash.
 """
 
@@ -33,10 +33,10 @@ def prepare_table(job: Job, source: TableSource, clean: Callable[[Any], Any] | N
         plan = divide(job, con, spill, schema, target, source.where)
         transform = fit(job, plan)
         look_for_giveaways(job, plan)
-        write(job, plan, transform)
+        profile = write(job, plan, transform)
     finally:
         con.close()
-    facts = finish(job, plan.fields, transform, {name: int((plan.split == i).sum()) for i, name in enumerate(SPLITS)})
+    facts = finish(job, plan.fields, transform, profile, {name: int((plan.split == i).sum()) for i, name in enumerate(SPLITS)})
     quarantine(job.out / "quarantine.parquet", plan.bad)
     return facts | {
         "target": target,
@@ -124,7 +124,7 @@ class _Parquet(TableSource):
 
 
 def _cleaned(job: Job, source: TableSource, con: Any, clean: Callable[[Any], Any]) -> TableSource:
-    """The source after the user's function, applied to pieces of at most 98,304 rows."""
+    """The source after the user's function, applied to pieces of at most 100,000 rows."""
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,11 +1,11 @@
-"""Fitting the transform and writing a divided table's files: columns one at a time, then pieces of at most 98,304 rows."""
+"""Fitting the transform and writing a divided table's files: columns one at a time, then pieces of at most 100,000 rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from groundup.data.job import Job
 from groundup.data.settings import SPLITS
 from groundup.data.transforms import TableTransform, fit_table
 from groundup.errors import DataError
+from groundup.monitoring.profile import Profile
 
 
 def fit(job: Job, plan: Plan) -> TableTransform:
@@ -68,61 +69,73 @@ def look_for_giveaways(job: Job, plan: Plan) -> None:
     job.complain(leaks.giveaways([f.name for f in plan.fields], column, plan.y[sample], classification=job.classification, seed=job.seed))
 
 
-def write(job: Job, plan: Plan, transform: TableTransform) -> None:
-    """The last pass: features, targets, rows and records of each split, and the profile of the training rows."""
+def write(job: Job, plan: Plan, transform: TableTransform) -> Profile:
+    """The last pass: features, targets, rows and records of each split; returns the profile of the training rows."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    n_features = len(transform.feature_names)
-    files: dict[int, Any] = {}
-    features: dict[int, Any] = {}
-    at = dict.fromkeys(range(3), 0)
-    names = [name for name in plan.spill.kinds]
-    try:
-        with job.progress.task("transform", plan.spill.n_rows, "rows") as task:
-            for start, piece in _started(plan.spill.path, names):
-                job.check()
-                of_piece = plan.split[start : start + piece.num_rows]
-                X = transform(
-                    {
-                        f.name: _coded(piece.column(f.name)) if f.kind == "category" else tensor(piece.column(f.name), f.kind)
-                        for f in transform.fields
-                    }
-                )
-                for i, name in enumerate(SPLITS):
-                    if i not in files:
-                        (job.out / name).mkdir(exist_ok=True)
-                        count = int((plan.split == i).sum())
-                        features[i] = np.lib.format.open_memmap(job.out / name / "features.npy", "w+", np.float32, (count, n_features))
-                        files[i] = pq.ParquetWriter(
-                            job.out / name / "records.parquet", piece.schema, compression="none", use_dictionary=_texts(plan)
-                        )
-                    mask = of_piece == i
-                    k = int(mask.sum())
-                    if k:
-                        features[i][at[i] : at[i] + k] = X[mask]
-                        files[i].write_table(piece.filter(pa.array(mask)))
-                        at[i] += k
-                task.advance(piece.num_rows)
-    finally:
-        for file in files.values():
-            file.close()
-    for i, name in enumerate(SPLITS):
-        features[i].flush()
-        mask = plan.split == i
-        np.save(job.out / name / "targets.npy", plan.y[mask])
-        np.save(job.out / name / "rows.npy", plan.rows[mask])
+    profile = Profile.start(plan.fields)
+    with ExitStack() as stack:
+        files = [stack.enter_context(_Files(job.out / name, plan, i, len(transform.feature_names))) for i, name in enumerate(SPLITS)]
+        start = 0
+        task = stack.enter_context(job.progress.task("transform", plan.spill.n_rows, "rows"))
+        for piece in reading.pieces(plan.spill.path, list(plan.spill.kinds)):
+            job.check()
+            n = piece.num_rows
+            columns = {
+                f.name: _coded(piece.column(f.name)) if f.kind == "category" else tensor(piece.column(f.name), f.kind) for f in plan.fields
+            }
+            X = transform(columns)
+            for i, file in enumerate(files):
+                mask = plan.split[start : start + n] == i
+                file.add(X[mask], piece.filter(pa.array(mask)))
+            training = plan.split[start : start + n] == splits.TRAIN
+            profile.update({name: _plain(x, training) for name, x in columns.items()})
+            start += n
+            task.advance(n)
+    return profile
+
+
+class _Files:
+    """The growing files of one split: plain appends, which cost less than writing through a memory map."""
+
+    def __init__(self, folder: Path, plan: Plan, which: int, n_features: int) -> None:
+        self.folder, self.plan, self.mask, self.n_features = folder, plan, plan.split == which, n_features
+
+    def __enter__(self) -> Self:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.folder.mkdir()
+        np.save(self.folder / "targets.npy", self.plan.y[self.mask])
+        np.save(self.folder / "rows.npy", self.plan.rows[self.mask])
+        self._features = open(self.folder / "features.npy", "wb")
+        shape = (int(self.mask.sum()), self.n_features)
+        np.lib.format.write_array_header_2_0(self._features, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        schema = pq.read_schema(self.plan.spill.path)
+        kept = pa.schema([schema.field(name) for name in self.plan.spill.kinds])
+        self._records = pq.ParquetWriter(self.folder / "records.parquet", kept, compression="none", use_dictionary=_texts(self.plan))
+        return self
+
+    def add(self, X: NDArray[np.float32], records: Any) -> None:
+        X.astype("<f4", copy=False).tofile(self._features)
+        if records.num_rows:
+            self._records.write_table(records)
+
+    def __exit__(self, *_: object) -> None:
+        self._features.close()
+        self._records.close()
+
+
+def _plain(x: Any, mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """The masked rows of a column in the tensor convention."""
+    if not isinstance(x, tuple):
+        return np.asarray(x[mask])
+    codes, texts = x
+    return np.asarray(np.append(np.asarray(texts, dtype=object), "")[codes[mask]])
 
 
 def _texts(plan: Plan) -> list[str]:
     return [n for n, k in plan.spill.kinds.items() if k in ("category", "text")]
-
-
-def _started(path: Path, names: list[str]) -> Iterator[tuple[int, Any]]:
-    start = 0
-    for piece in reading.pieces(path, names):
-        yield start, piece
-        start += piece.num_rows
 
 
 def _coded(values: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:

@@ -143,7 +143,9 @@ def _finish(raw: onnx.ModelProto, estimator: Any, shape: tuple[int, ...], n_outp
     if not classifier:
         node("Reshape", [as_float(outputs[0]), constant("groundup_column", np.array([-1, 1], np.int64))], "scores")
     elif hasattr(estimator, "predict_proba"):
-        p = as_float(outputs[1])
+        # Sums in float32 stray from [0, 1] by a unit in the last place: a forest of certain trees answers 1.0000001.
+        bounds = [constant(f"groundup_{v}", np.float32(v)) for v in (0, 1)]
+        p = node("Clip", [as_float(outputs[1]), *bounds], "groundup_probabilities")
         columns = np.eye(n_outputs, dtype=np.float32)[np.asarray(estimator.classes_)]  # (classes seen, n_outputs)
         if len(columns) == n_outputs:
             node("Identity", [p], "scores")

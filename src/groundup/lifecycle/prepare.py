@@ -108,7 +108,7 @@ def prepare(
     """Prepare the data that ``section`` names into the empty folder ``out``.
 
     Args:
-        clean: applied to tables in pieces of at most 98,304 rows, before the schema is inferred or enforced; keeps the index.
+        clean: applied to tables in pieces of at most 100,000 rows, before the schema is inferred or enforced; keeps the index.
 
     Raises:
         DataError: the data cannot be used as asked; the message says what to change.

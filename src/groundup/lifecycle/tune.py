@@ -251,7 +251,8 @@ class _Job:
             train = train.model_copy(update={"epochs": epochs, "checkpoint": Checkpoint(seconds=1e9)})
             with tempfile.TemporaryDirectory(dir=self.context.work) as folder:
                 around = replace(self.context, work=Path(folder), progress=Silent(), log_metrics=lambda metrics, step: None)
-                module, fitted = networks.fitted(resolved, arrays, train, around, on_epoch=on_epoch, watch=tuple(n for n in objectives if n in DIRECTIONS))
+                watch = tuple(name for name in objectives if name in DIRECTIONS)
+                module, fitted = networks.fitted(resolved, arrays, train, around, on_epoch=on_epoch, watch=watch)
             found = {**fitted.best, "parameters": float(networks.parameters(module))}
             found["latency"] = networks.latency(module, arrays) if "latency" in objectives else 0.0
         else:

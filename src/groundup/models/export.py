@@ -77,17 +77,17 @@ def _try(model: onnx.ModelProto, network: nn.Module, feature_shape: Sequence[int
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     for n in (1, 5):
         x = torch.rand(n, *feature_shape, generator=torch.Generator().manual_seed(n))
-        with torch.no_grad():
-            expected = network(x)
         try:
+            with torch.no_grad():
+                expected = network(x)
             (scores,) = session.run(None, {"features": x.numpy()})
-        except Exception as e:  # ONNX Runtime's errors have no common base
+        except Exception as e:  # a user's forward, and ONNX Runtime, whose errors have no common base
             raise ModelError(f"{name} cannot be exported to ONNX: it fixes the batch size, and fails for {n} examples; {advice}") from e
-        gap = float((torch.from_numpy(scores) - expected).abs().max()) if scores.shape == tuple(expected.shape) else math.inf
+        same_shape = scores.shape == tuple(expected.shape)
+        gap = float((torch.from_numpy(scores) - expected).abs().max()) if same_shape else math.inf
         if not gap <= 1e-3 * max(1.0, float(expected.abs().max())):
-            raise ModelError(
-                f"{name} cannot be exported to ONNX: for {n} examples the graph's scores are {gap:.2g} away from its own; {advice}"
-            )
+            wrong = f"for {n} examples the graph's scores are {gap:.2g} away from its own"
+            raise ModelError(f"{name} cannot be exported to ONNX: {wrong}; {advice}")
 
 
 def _reason(error: BaseException) -> str:

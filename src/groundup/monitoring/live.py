@@ -47,7 +47,7 @@ class Live:
     Args:
         profile: content of the bundle's ``profile.json``.
         version: of the bundle, written to the log.
-        alert: called from the monitor's thread with a JSON-able event when the alarm rises, falls, or has lasted an hour; a log line by default.
+        alert: called from the monitor's thread with a JSON-able event when the alarm rises, falls or lasts; logs by default.
 
     Raises:
         BundleError: the profile cannot be used.

@@ -201,7 +201,7 @@ class Numbers:
         with np.errstate(over="ignore", invalid="ignore"):  # near 1e308 the moments overflow to infinity; the rest stands
             mean = float(x.mean())
             d = x - mean
-            self._moments(len(x), mean, float(d @ d))
+            self._moments(len(x), mean, float(np.square(d).sum()))
         self.zeros += int(np.searchsorted(x, 0.0, "right") - np.searchsorted(x, 0.0, "left"))
         self.minimum, self.maximum = min(self.minimum, float(x[0])), max(self.maximum, float(x[-1]))
         self.sample.add(x)

@@ -70,17 +70,16 @@ def parse(text: str, name: str = "recipe") -> Document:
     Raises:
         RecipeError: not YAML, not a mapping, a key twice, a key that is not text, or a tag that makes objects.
     """
-    loader = _Loader(text)
     try:
-        root = loader.get_single_node()
+        root = _compose(text)
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise RecipeError(f"{place}: not YAML: {e.problem or e.context}") from e
     except yaml.YAMLError as e:  # a character that YAML does not allow
         raise RecipeError(f"{name}: not YAML: {e}") from e
-    finally:
-        loader.dispose()
+    except RecursionError as e:
+        raise RecipeError(f"{name}: nested too deeply to be a recipe") from e
     if root is None:
         raise RecipeError(f"{name}: the file is empty; `groundup init` writes a recipe that runs")
     if not isinstance(root, yaml.MappingNode):
@@ -88,6 +87,15 @@ def parse(text: str, name: str = "recipe") -> Document:
     builder = _Builder(name)
     data = builder.build(root, ())
     return Document(name, data, builder.keys, builder.values)
+
+
+def _compose(text: str) -> yaml.Node | None:
+    loader = _Loader(text)
+    try:
+        node: yaml.Node | None = loader.get_single_node()
+        return node
+    finally:
+        loader.dispose()
 
 
 class _Builder:

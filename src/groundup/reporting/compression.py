@@ -42,32 +42,17 @@ def _table(c: Plain) -> Html:
             marked.append(i)
         rows.append(
             [
-                tag("code", x["scheme"]),
+                join([tag("code", x["scheme"]), " ", badge("served", True) if i in marked else EMPTY]),
                 _size(x, fp32),
                 *[cell for b in batches for cell in _times(x, b)],
                 fmt.metric(metric, ((x.get("metrics") or {}).get("test") or {}).get(metric)),
                 f"{x['products_int8']} of {x['products']}" if x.get("products") else "–",
-                _outcome(c, x),
             ]
         )
     timed = [h for b in batches for h in (f"p50 / p99, batch {b}", "faster")]
-    head = (
-        "scheme",
-        "size",
-        *timed,
-        f"test {fmt.LABELS.get(metric, metric)[:1].lower()}{fmt.LABELS.get(metric, metric)[1:]}",
-        "int8 products",
-        "",
-    )
-    return table(head, rows, numeric=range(1, len(head) - 1), marked=marked, caption="Candidates; the one that is served is marked")
-
-
-def _outcome(c: Plain, x: Plain) -> Html:
-    if x["scheme"] == c["verdict"]["chosen"]:
-        return badge("served", True)
-    if x["scheme"] == "fp32":
-        return badge("reference", None)
-    return badge("not applicable" if not x.get("applicable", True) else "passed over", None)
+    name = fmt.LABELS.get(metric, metric)
+    head = ("scheme", "size, times smaller", *timed, f"test {name[:1].lower()}{name[1:]}", "in int8")
+    return table(head, rows, numeric=range(1, len(head)), marked=marked, caption="Candidates; the one that is served is marked")
 
 
 def _reasons(c: Plain) -> Html:

@@ -27,7 +27,11 @@ def text(value: Any) -> Html:
         return value
     if value is None:
         return Html("–")
-    return Html(html.escape(_UNFIT.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True))
+    return Html(_escaped(str(value)))
+
+
+def _escaped(value: str) -> str:
+    return html.escape(_UNFIT.sub("\N{REPLACEMENT CHARACTER}", value), quote=True)
 
 
 def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
@@ -36,9 +40,7 @@ def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
     ``class_`` is class, further underscores become hyphens; an attribute of None is left out; children are escaped by :func:`text`.
     """
     given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value), quote=True)}"'
-        for key, value in attributes.items()
-        if value is not None
+        f' {key.rstrip("_").replace("_", "-")}="{_escaped(str(value))}"' for key, value in attributes.items() if value is not None
     )
     if name in _VOID:
         return Html(f"<{name}{given}>")

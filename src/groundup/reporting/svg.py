@@ -299,7 +299,7 @@ def _labels(wanted: Sequence[tuple[float, float, str]], left: float) -> list[Htm
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y, _ in wanted]
     parts = []
     for x, y, content in wanted:
-        w = 6.6 * len(content)
+        w = 7.6 * len(content)  # as wide as a phone's larger letters make it
         places = [(side, y + dy) for dy in (4, -10, 18, -24, 32, -38, 46) for side in (x + 10, x - 10 - w, x - w / 2)]
         inside = [(a, b) for a, b in places if a >= left and a + w <= WIDTH and b - 10 >= 0]
         free = (p for p in inside if not any(p[0] < r and p[0] + w > x0 and p[1] - 10 < b and p[1] + 3 > t for x0, t, r, b in taken))

@@ -50,7 +50,9 @@ class Csv(TableSource):
             columns = ", ".join(f"{text(n)}: 'VARCHAR'" for n in names)
             options += ["auto_detect=false", f"columns={{{columns}}}", "store_rejects=true", "rejects_limit=0"]
         elif types:
-            options.append("types={" + ", ".join(f"{text(n)}: {text(t)}" for n, t in types.items()) + "}")
+            told = ", ".join(f"{text(n)}: {text(t)}" for n, t in types.items())
+            dates = any(t.startswith(("DATE", "TIME")) for t in types.values())  # their format is found by looking
+            options += [f"types={{{told}}}"] if dates or list(types) != names else ["auto_detect=false", f"columns={{{told}}}"]
         return f"read_csv({', '.join(options)})"
 
     def structural_errors(self, con: Any) -> list[BadRow]:

@@ -1,8 +1,8 @@
+"""What the tests of this room put into a bundle."""
+
 from __future__ import annotations
 
-import pytest
-
-from groundup.bundle import Bundle, Field, Proof, Signature, write_bundle
+from groundup.bundle import Field, Proof, Signature
 from groundup.bundle.files import to_json
 
 SIGNATURE = Signature(
@@ -20,8 +20,3 @@ def sources(**more: bytes) -> dict[str, bytes]:
         "README.md": b"# toy\n",
         **more,
     }
-
-
-@pytest.fixture
-def bundle(tmp_path) -> Bundle:
-    return write_bundle(tmp_path / "bundle", sources(), name="toy", task="tabular-regression", signature=SIGNATURE, metrics={"r2": 0.5})
