@@ -133,6 +133,16 @@ def test_missing_targets_infinities_and_too_many(tmp_path: Path, prepared: Prepa
     assert got.quarantined == 13
 
 
+def test_infinity_is_put_aside_where_no_limit_is_declared(tmp_path: Path, prepared: Prepare) -> None:
+    frame = csv(tmp_path / "t.csv", 300)
+    frame.loc[5, "x"] = -np.inf
+    frame.to_parquet(tmp_path / "t.parquet")
+    (tmp_path / "schema.yaml").write_text(
+        "source: t.parquet\ncolumns:\n  x: {kind: number}\n  k: {kind: integer}\n  label: {kind: category, categories: [a, b]}\n"
+    )
+    assert aside(prepared(root=tmp_path, source="t.parquet", target="label")) == [(5, "x", "infinite")]
+
+
 def test_large_integers_are_refused_with_advice(tmp_path: Path, prepared: Prepare) -> None:
     csv(tmp_path / "t.csv", id=np.arange(100) * 7 + 2**60)
     with pytest.raises(DataError, match=r"'id' .* beyond 2\^53 .* data.drop"):

@@ -22,7 +22,8 @@ root = Path(sys.argv[1])
 before = peak()
 (root / "out").mkdir()
 (root / "work").mkdir()
-got = prepare(Data(source="t.parquet", target="y"), task="tabular-classification", out=root / "out", context=Context(root=root, work=root / "work"))
+section, context = Data(source="t.parquet", target="y"), Context(root=root, work=root / "work")
+got = prepare(section, task="tabular-classification", out=root / "out", context=context)
 assert sum(got.sizes.values()) == int(sys.argv[2]), got.sizes
 print(peak() - before)
 """

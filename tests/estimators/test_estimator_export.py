@@ -240,3 +240,15 @@ def test_labels_that_are_no_indices_are_refused() -> None:
         export_estimator(LogisticRegression().fit(X, np.where(X[:, 0] > 0, "a", "b")), 3, 2)
     with pytest.raises(ModelError, match="not all below n_outputs = 2"):
         export_estimator(LogisticRegression().fit(X, np.arange(40) % 3), 3, 2)
+
+
+def test_booster_tells_neighbouring_floats_apart(seed: int) -> None:
+    """A threshold between two adjacent float32 values is no float32; rounded to the nearest it would fall on one of them."""
+    rng = np.random.default_rng(seed)
+    low = rng.normal(size=16).astype(np.float32)
+    high = np.nextafter(low, np.float32(np.inf))
+    X = np.where(rng.random((400, 16)) < 0.5, low, high)
+    y = (high == X).astype(float) @ 2.0 ** np.arange(16)
+    model = HistGradientBoostingRegressor(max_iter=30, min_samples_leaf=2).fit(X, y)
+    assert np.ptp(model.predict(X)) > 1000, "the trees must split between the two values"
+    np.testing.assert_allclose(run(export_estimator(model, 16, 1), X), expected(model, X, 1), rtol=1e-5)

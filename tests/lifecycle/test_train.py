@@ -120,14 +120,14 @@ def test_a_users_module_beside_the_recipe_goes_the_whole_way_and_moves_with_its_
     root.mkdir()
     (root / "my_flower_net.py").write_text(USERS_MODULE)
     found = trained(classes, root, {"class": "my_flower_net:Mine", "width": 11}, root=root)
-    assert found.model == {"class": "my_flower_net:Mine", "n_features": 2, "n_outputs": 3, "width": 11, "flaw": ""}
+    assert found.model == {"class": "my_flower_net:Mine", "n_features": 3, "n_outputs": 3, "width": 11, "flaw": ""}
     before = found.answers(classes.features("test"))
     root.rename(tmp_path / "elsewhere")
     moved = Trained.load(tmp_path / "elsewhere" / "trained")
     assert np.array_equal(before, moved.answers(classes.features("test")))
     with pytest.raises(GroundupError, match="n_outputs"):
         trained(classes, tmp_path / "elsewhere", {"class": "my_flower_net:Mine", "flaw": "shape"}, root=tmp_path / "elsewhere")
-    with pytest.raises(ProofError, match="the order of a batch|the size of a batch"):
+    with pytest.raises(ProofError, match=r"the order of a batch|the size of a batch"):
         trained(classes, tmp_path / "elsewhere", {"class": "my_flower_net:Mine", "flaw": "batch"}, root=tmp_path / "elsewhere")
 
 

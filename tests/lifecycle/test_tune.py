@@ -33,12 +33,14 @@ MLP = Model.model_validate({"name": "mlp"})
 def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     folder = tmp_path_factory.mktemp("tune")
     X, y = make_classification(160, 4, n_informative=3, n_redundant=0, flip_y=0.2, random_state=0)
-    lines = ["a,b,c,d,y"] + [",".join(f"{v:.4f}" for v in row) + f",{'no yes'.split()[k]}" for row, k in zip(X, y, strict=True)]
+    lines = ["a,b,c,d,y"] + [",".join(f"{v:.4f}" for v in row) + f",{['no', 'yes'][k]}" for row, k in zip(X, y, strict=True)]
     (folder / "d.csv").write_text("\n".join(lines) + "\n")
     for name in ("out", "work"):
         (folder / name).mkdir()
     context = Context(root=folder, work=folder / "work")
-    return prepare(Data(source="d.csv", target="y"), task="tabular-classification", out=folder / "out", context=context).save(folder / "out")
+    return prepare(Data(source="d.csv", target="y"), task="tabular-classification", out=folder / "out", context=context).save(
+        folder / "out"
+    )
 
 
 def searched(folder: Path, data: Prepared, section: dict[str, Any], model: Model = MLP, stopping: threading.Event | None = None) -> Tuned:
@@ -168,7 +170,8 @@ from groundup.lifecycle.stage import Context
 from groundup.catalogue import Model
 folder, prepared, section = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 context = Context(root=folder, work=folder / "work")
-tune(Tune.model_validate(section), Model(name="mlp"), Train(epochs=3, batch_size=32), Prepared.load(prepared), out=folder / "out", context=context)
+train = Train(epochs=3, batch_size=32)
+tune(Tune.model_validate(section), Model(name="mlp"), train, Prepared.load(prepared), out=folder / "out", context=context)
 """
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from served_table import SIGNATURE, make_bundle, rows
 
 from groundup.bundle import Bundle, Field, Signature
+from groundup.monitoring.drift import Drift
+from groundup.monitoring.settings import DriftSettings
 from groundup.rehearsal import drift
 from groundup.rehearsal.server import Server
 from groundup.rehearsal.shifts import applicable
@@ -20,7 +23,7 @@ CLEAN = rows(800, 5)
 
 def test_offline(bundle: Bundle) -> None:
     shifts = applicable(SIGNATURE, CLEAN, 1.0)
-    measured, proofs = drift.offline(bundle, Engine(bundle), CLEAN, shifts, windows=50, seed=0)
+    measured, proofs = drift.offline(bundle, Engine(bundle), CLEAN, 600, shifts, windows=50, seed=0)
     assert all(p.passed and p.link == 6 for p in proofs), [str(p) for p in proofs]
     assert measured["clean_windows"] == 50
     assert measured["window_rows"] == 200
@@ -28,17 +31,36 @@ def test_offline(bundle: Bundle) -> None:
     assert len(shifts) == 3
 
 
-def test_a_nervous_monitor_is_found_out(bundle: Bundle) -> None:
-    moved = {**CLEAN, "a": CLEAN["a"] + 1.0}  # as if the profile were of other data
-    measured, proofs = drift.offline(bundle, Engine(bundle), moved, {}, windows=30, seed=0)
-    assert measured["false_alarms"] == 30
+def test_small_splits_make_small_windows_and_no_false_alarms(bundle: Bundle) -> None:
+    few = rows(120, 7)
+    measured, proofs = drift.offline(bundle, Engine(bundle), few, 80, {}, windows=100, seed=0)
+    assert measured["window_rows"] == 40
+    assert proofs[0].passed, str(proofs[0])
+
+
+def test_a_nervous_monitor_is_found_out(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nervous(Drift):
+        def __init__(self, profile: dict[str, Any], settings: DriftSettings) -> None:
+            super().__init__(profile, settings.model_copy(update={"threshold": 1e-9, "false_alarm_rate": 0.49}))
+
+    monkeypatch.setattr(drift, "Drift", Nervous)
+    measured, proofs = drift.offline(bundle, Engine(bundle), CLEAN, 600, {}, windows=60, seed=0)
+    assert measured["false_alarms"] > 5
+    assert not proofs[0].passed
+
+
+def test_a_profile_of_other_data_is_found_out(bundle: Bundle, tmp_path: Path) -> None:
+    moved = {**CLEAN, "a": CLEAN["a"] + 1.0}
+    name, shift = next(iter(applicable(SIGNATURE, CLEAN, 1.0).items()))
+    with Server(bundle.path, log=tmp_path / "log") as server:
+        _, proofs = drift.live(server, bundle, moved, shift, name, seed=0)
     assert not proofs[0].passed
 
 
 def test_a_deaf_monitor_is_found_out(tmp_path: Path) -> None:
     deaf = make_bundle(tmp_path / "deaf", monitor={"drift": {"window": 200, "min-rows": 100, "threshold": 1000}})
     shifts = applicable(SIGNATURE, CLEAN, 1.0)
-    _, proofs = drift.offline(deaf, Engine(deaf), CLEAN, shifts, windows=20, seed=0)
+    _, proofs = drift.offline(deaf, Engine(deaf), CLEAN, 600, shifts, windows=20, seed=0)
     assert [p.passed for p in proofs] == [True, False, False, False]
 
 

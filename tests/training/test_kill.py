@@ -9,14 +9,21 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Around, Notes, classification, network
 from safetensors.torch import load_file, save_file
+from small_training import Around, Notes, classification, network
 
 from groundup.training.loop import fit
 from groundup.training.settings import Train
 
 SETTINGS = Train.model_validate(
-    {"epochs": 12, "batch_size": 4, "accumulate": 2, "ema": 0.9, "checkpoint": {"seconds": 0}, "early_stopping": {"metric": "loss", "patience": 30}}
+    {
+        "epochs": 12,
+        "batch_size": 4,
+        "accumulate": 2,
+        "ema": 0.9,
+        "checkpoint": {"seconds": 0},
+        "early_stopping": {"metric": "loss", "patience": 30},
+    }
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Around, Notes, Small, StopAt, classification, network
+from small_training import Around, Notes, Small, StopAt, classification, network
 from torch import Tensor, nn
 
 from groundup.errors import Interrupted, ModelError, RecipeError, StorageError
@@ -226,10 +227,8 @@ def test_ema_is_what_is_evaluated_and_kept(around: Around) -> None:
     plain = linear()
     for epochs in range(1, 6):  # the weights after each step, from trainings without an average of the same schedule
         stopped = linear()
-        try:
+        with contextlib.suppress(Interrupted):
             fit(stopped, arrays, settings(batch_size=16, epochs=5), Around(around.work / str(epochs), stopping=StopAt(epochs - 1)))
-        except Interrupted:
-            pass
         found = checkpoint.newest(around.work / str(epochs), print)
         assert found is not None
         live.append(checkpoint.under("model", found[0]))
@@ -306,7 +305,7 @@ def test_regression_is_learned_on_standardized_targets(around: Around) -> None:
 
 
 def test_an_unknown_metric_of_the_task_is_refused_with_the_known_ones(around: Around) -> None:
-    with pytest.raises(RecipeError, match="r2.*is no metric of tabular-classification; expected one of loss, accuracy"):
+    with pytest.raises(RecipeError, match=r"r2.*is no metric of tabular-classification; expected one of loss, accuracy"):
         fit(network(), classification(), settings(early_stopping={"metric": "r2"}), around)
 
 

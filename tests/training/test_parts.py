@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_schedules_closed_forms() -> None:
 def test_steps_cover_every_sample_once_and_none_is_lone(n: int, size: int, drop_last: bool) -> None:
     cuts = sampler.steps(n, size, drop_last)
     assert cuts[0][0] == 0
-    assert all(a[1] == b[0] for a, b in zip(cuts, cuts[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(cuts))
     sizes = [stop - start for start, stop in cuts]
     if drop_last:
         assert sizes == [size] * (n // size) if n >= size else sizes == [n]
@@ -91,7 +92,10 @@ def test_balanced_weights_are_scikit_learns() -> None:
 def test_vectors_do_not_decay() -> None:
     model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))
     groups = optimizers.build(Optimizer(weight_decay=0.3), model).param_groups
-    assert [(g["weight_decay"], sorted(tuple(p.shape) for p in g["params"])) for g in groups] == [(0.3, [(5, 3)]), (0.0, [(5,), (5,), (5,)])]
+    assert [(g["weight_decay"], sorted(tuple(p.shape) for p in g["params"])) for g in groups] == [
+        (0.3, [(5, 3)]),
+        (0.0, [(5,), (5,), (5,)]),
+    ]
     assert all(g["fused"] for g in groups)
 
 

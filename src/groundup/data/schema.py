@@ -83,8 +83,8 @@ class Written:
 
 
 _HEAD = """\
-# What each column is and may hold.  Made by looking at the data once; yours to edit; every later run and every served
-# record is held to it.  kind: number, integer, boolean, category, datetime or text (kept, not predicted from).
+# What each column is and may hold.  Made by looking at the data once; yours to edit; every later run is held to it.
+# kind: number, integer, boolean, category, datetime or text (kept, not predicted from).
 # Limits are what was seen, widened by half of its range; tighten or remove them.  `feature: false` hides a column from the model.
 # To start again, delete this file.
 """

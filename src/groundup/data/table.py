@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from groundup.bundle.files import explaining_storage
 from groundup.data import reading
 from groundup.data import schema as schemas
 from groundup.data.divide import divide, unused
@@ -33,7 +34,8 @@ def prepare_table(job: Job, source: TableSource, clean: Callable[[Any], Any] | N
         plan = divide(job, con, spill, schema, target, source.where)
         transform = fit(job, plan)
         look_for_giveaways(job, plan)
-        profile = write(job, plan, transform)
+        with explaining_storage(job.out):
+            profile = write(job, plan, transform)
     finally:
         con.close()
     facts = finish(job, plan.fields, transform, profile, {name: int((plan.split == i).sum()) for i, name in enumerate(SPLITS)})

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from groundup.rehearsal.server import Server
     from groundup.serving.engine import Engine
 
+_POOL = 5000  # rows of each split that drift is rehearsed with
 _SHOWN = 512  # rows replayed after the restart, and sent over and over as load
 
 
@@ -121,7 +122,7 @@ def rehearse(section: Rehearse, prepared: Prepared, packaged: Packaged, *, out: 
     from groundup.serving.engine import Engine
 
     began = time.monotonic()
-    play = _Play(section, bundle, Engine(bundle), _first(prepared.raw("test"), section.replay_rows), context, out)
+    play = _Play(section, bundle, Engine(bundle), _first(prepared.raw("test"), section.replay_rows), prepared, context, out)
     play.run()
     _with_proofs(bundle, play.proofs, out / "bundle")
     return Rehearsed(**play.measured, notes=play.notes, seconds=time.monotonic() - began, proofs=[ProofRecord.of(p) for p in play.proofs])
@@ -130,8 +131,11 @@ def rehearse(section: Rehearse, prepared: Prepared, packaged: Packaged, *, out: 
 class _Play:
     """One rehearsal: acts in order, each adding measurements and proofs."""
 
-    def __init__(self, section: Rehearse, bundle: Bundle, engine: Engine, inputs: dict[str, Any], context: Context, out: Path) -> None:
+    def __init__(
+        self, section: Rehearse, bundle: Bundle, engine: Engine, inputs: dict[str, Any], prepared: Prepared, context: Context, out: Path
+    ) -> None:
         self.section, self.bundle, self.engine, self.inputs, self.context, self.out = section, bundle, engine, inputs, context, out
+        self.prepared = prepared
         self.measured: dict[str, Any] = {}
         self.proofs: list[Proof] = []
         self.notes: list[str] = []
@@ -215,8 +219,17 @@ class _Play:
         if not self._watched():
             self.notes.append("drift was not rehearsed: the bundle has no profile")
             return
+        parts = {split: self._some(split) for split in ("train", "validation", "test")}
+        rows = {name: np.concatenate([part[name] for part in parts.values()]) for name in self.inputs}
         measured, proofs = drift.offline(
-            self.bundle, self.engine, self.inputs, self._shifts(), self.section.clean_windows, self.context.seed
+            self.bundle,
+            self.engine,
+            rows,
+            len(next(iter(parts["train"].values()))),
+            self._shifts(),
+            self.section.clean_windows,
+            self.context.seed,
+            self.context.check,
         )
         self.measured["drift"] = {"offline": measured}
         self._prove(proofs)
@@ -228,7 +241,7 @@ class _Play:
         if not self._watched() or not shifts:
             return
         name, shift = next(iter(shifts.items()))
-        measured, proofs = drift.live(server, self.bundle, self.inputs, shift, name, self.context.seed)
+        measured, proofs = drift.live(server, self.bundle, self._some("train"), shift, name, self.context.seed)
         self.measured["drift"]["live"] = measured
         self._prove(proofs)
 
@@ -243,6 +256,13 @@ class _Play:
         measured, proofs = drain(server, self.bundle, self._requests(), settings.drain_delay_s + settings.grace_s + 5)
         self.measured["drain"] = measured
         self._prove(proofs, hint=str(measured["first_failure"]))
+
+    def _some(self, split: str) -> dict[str, Any]:
+        """At most ``_POOL`` rows of a split, spread evenly over it."""
+        raw = self.prepared.raw(split)
+        n = len(next(iter(raw.values())))
+        chosen = np.linspace(0, n - 1, min(n, _POOL)).astype(np.int64)
+        return {name: np.asarray(values[chosen]) for name, values in raw.items()}
 
     def _watched(self) -> bool:
         return "profile.json" in self.bundle.files

@@ -55,10 +55,18 @@ def answers(estimator: Any, X: NDArray[Any], arrays: Arrays) -> NDArray[Any]:
 
 
 def scores(estimator: Any, arrays: Arrays) -> dict[str, float]:
-    """Metrics of the validation split; undefined ones are left out."""
+    """Metrics of the validation split; undefined ones are left out.
+
+    Raises:
+        ModelError: the fitted estimator cannot answer (more neighbours than rows, and the like).
+    """
     if len(arrays.y_val) == 0:
         return {}
-    found = metrics.compute(arrays.task, arrays.y_val, answers(estimator, arrays.X_val, arrays))
+    try:
+        given = answers(estimator, arrays.X_val, arrays)
+    except (ValueError, TypeError) as e:
+        raise ModelError(f"{type(estimator).__name__} was fitted, but cannot answer for the validation split: {e}") from e
+    found = metrics.compute(arrays.task, arrays.y_val, given)
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 

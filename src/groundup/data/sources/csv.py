@@ -57,7 +57,9 @@ class Csv(TableSource):
 
     def structural_errors(self, con: Any) -> list[BadRow]:
         found = con.execute("SELECT line, any_value(error_message) FROM reject_errors GROUP BY line ORDER BY line").fetchall()
-        return [BadRow(int(line) - 2, "", _short(message)) for line, message in found]  # row 0 stands in line 2
+        return [
+            BadRow(int(line) - 2, "", _short(message)) for line, message in found
+        ]  # row 0 stands in line 2, if no value holds a line break
 
     def _checked(self) -> tuple[str, list[str]]:
         """The separator and the column names; raises where the file is empty, not UTF-8, or names a column twice."""
