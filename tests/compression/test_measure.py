@@ -112,3 +112,24 @@ def test_parity_of_regression_is_relative_to_the_spread():
 def test_nan_is_infinitely_far():
     theirs = {"prediction": np.array([1.0, 2.0], np.float32)}
     assert parity({"prediction": np.array([1.0, np.nan], np.float32)}, theirs)["max_abs_difference"] == np.inf
+
+
+def test_rounding_that_looks_at_the_whole_batch_is_found_out():
+    from cores import digits, mlp_core
+
+    from groundup.compression.assemble import assemble, identity
+    from groundup.compression.graph import session
+    from groundup.compression.measure import batch_dependence
+    from groundup.compression.schemes import Options, scheme
+
+    _, X, y = digits()
+    X = X.reshape(len(X), -1)
+    core = mlp_core(X, y)
+    depends = {}
+    for name in ("fp32", "static_wi8_ai8", "dynamic_wi8_afp32"):
+        compressed = scheme(name).compress(core, X[:256], Options(per_channel=True, reduce_range=False, calibration="minmax"))
+        graph = assemble(identity(core), compressed, scores="logits", classes=[str(c) for c in range(10)], target_scale=(1.0, 0.0))
+        depends[name] = batch_dependence(session(graph), {"input": X[:64]})
+    assert depends["fp32"] < 1e-5
+    assert depends["static_wi8_ai8"] < 1e-5
+    assert depends["dynamic_wi8_afp32"] > 1e-4

@@ -16,8 +16,9 @@ def lost(value=0.0, low=None, high=None, allowed=0.01):
     return {"accuracy": Degradation(value=value, low=value if low is None else low, high=value if high is None else high, allowed=allowed)}
 
 
-def candidate(name, speedup=1.0, size=100, speedup_32=None, validation=None, test=None, spread=0.01):
+def candidate(name, speedup=1.0, size=100, speedup_32=None, validation=None, test=None, spread=0.01, depends=0.0):
     return Candidate(
+        parity={"batch_dependence": depends},
         scheme=name,
         summary="made up",
         bytes=size,
@@ -54,6 +55,8 @@ CASES = {
         [candidate("int8", 2, 30, validation=lost(0.009, 0.003, 0.015))], Wanted(), "fp32", "[0.003, 0.015], at most 0.01"),
     "a real loss wholly within the bound": ([candidate("int8", 2, 30, validation=lost(0.005, 0.002, 0.008))], Wanted(), "int8", "-0.0050"),
     "held on validation, not on test": ([candidate("int8", 2, 30, test=lost(0.02))], Wanted(), "fp32", "test split does not confirm it"),
+    "an answer that depends on its batch": ([candidate("int8", 2, 30, depends=0.02)], Wanted(), "fp32", "changes by up to 0.02 with the requests"),
+    "sums in another order": ([candidate("int8", 2, 30, depends=1e-6)], Wanted(), "int8", "2.00 ×"),
     "undefined metric": ([candidate("int8", 2, 30, validation=lost(float("nan"), 0, 0))], Wanted(), "fp32", "degrades by nan"),
     "nothing applicable": ([NOTHING], Wanted(), "fp32", "trees hold no matrix product"),
     "nothing tried": ([], Wanted(), "fp32", "no scheme but fp32"),

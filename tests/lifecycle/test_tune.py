@@ -61,9 +61,9 @@ SPACE = {"train.optimizer.lr": LR, "model.width": {"choices": [4, 8]}}
 
 
 def test_the_best_of_all_trials_is_found_and_the_first_is_the_recipes_own(data: Prepared, tmp_path: Path) -> None:
-    tuned = searched(tmp_path, data, {"trials": 6, "space": SPACE | {"model.width": {"choices": [8, 64]}}})
+    tuned = searched(tmp_path, data, {"trials": 6, "space": SPACE | {"model.width": {"choices": [8, 128]}}})
     assert len(tuned.trials) == 6
-    assert tuned.trials[0].params == {"train.optimizer.lr": 3e-3, "model.width": 64}
+    assert tuned.trials[0].params == {"train.optimizer.lr": 3e-3, "model.width": 128}
     values = [t.values["accuracy"] for t in tuned.trials if t.values]
     assert tuned.best["accuracy"] == max(values)
     assert tuned.overrides == next(t.params for t in tuned.trials if t.number == tuned.best_trial)
@@ -84,7 +84,7 @@ def test_one_worker_repeats_from_the_seed_and_resumes_to_the_same_trials(sampler
     class After(threading.Event):
         """Set once some trials have ended, within the next one."""
 
-        looks = 75
+        looks = 45
 
         def is_set(self) -> bool:
             self.looks -= 1

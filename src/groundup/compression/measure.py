@@ -12,12 +12,16 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.compression.graph import answers, rows
 from groundup.compression.prove import worst
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _WARM_UP_S, _WARM_UP_CALLS = 0.05, 3
 _MIN_ROUNDS, _MAX_ROUNDS = 7, 60
@@ -68,6 +72,21 @@ def parity(ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]])
     gap = np.abs(ours["prediction"].astype(np.float64) - theirs["prediction"])
     spread = float(np.std(theirs["prediction"], dtype=np.float64)) or 1.0
     return {"max_abs_difference": worst(gap), "max_rel_difference": worst(gap) / spread}
+
+
+def batch_dependence(running: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[Any]], n: int = 64) -> float:
+    """Largest difference of an answer that is computed alone from the same answer computed in a batch of ``n``, for
+    regression in standard deviations of the predictions.
+
+    Rounding that looks at the whole batch (dynamic int8 takes one scale from all of it) makes an answer depend on
+    who else is asking at the moment.
+    """
+    few = rows(inputs, slice(0, n))
+    together, alone = answers(running, few), answers(running, few, batch=1)
+    if "probabilities" in together:
+        return worst(np.abs(together["probabilities"].astype(np.float64) - alone["probabilities"]))
+    spread = float(np.std(together["prediction"], dtype=np.float64)) or 1.0
+    return worst(np.abs(together["prediction"].astype(np.float64) - alone["prediction"])) / spread
 
 
 @contextmanager

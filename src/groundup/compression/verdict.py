@@ -6,7 +6,8 @@ A candidate is accepted when
    estimate keeps the bound, and a degradation that is distinguishable from none keeps it with its whole interval;
 2. the goals for speed and size are met; where none is stated, it is noticeably smaller or faster and noticeably
    worse at neither;
-3. the test split, which took no part in the choice, confirms 1.
+3. an answer does not depend on which other requests share its batch;
+4. the test split, which took no part in the choice, confirms 1.
 
 Of several, the one with the largest product of speed-up and shrinkage wins.  Of none, fp32 stays: "did not pay" is an answer.
 """
@@ -19,6 +20,8 @@ from pydantic import BaseModel, ConfigDict
 
 SMALLER = 0.9
 """At most this share of fp32's bytes is noticeably smaller."""
+BATCH_DEPENDENCE = 1e-4
+"""An answer may differ by this much from the same answer in a larger batch: sums in another order, not another rounding."""
 NOISE = 0.05
 """A latency ratio within this of 1 is called equal, however sure its interval is."""
 
@@ -61,7 +64,8 @@ class Candidate(BaseModel):
     degradation: dict[str, dict[str, Degradation]] = {}
     """Split -> metric of the goals -> how much worse than fp32."""
     parity: dict[str, float] = {}
-    """Against fp32's answers on the validation split: max_abs_difference, and label_agreement or max_rel_difference."""
+    """Against fp32's answers on the validation split: max_abs_difference, and label_agreement or max_rel_difference; and
+    batch_dependence, the largest difference between an answer alone and in a batch."""
 
 
 class Verdict(BaseModel):
@@ -92,6 +96,8 @@ def judge(candidate: Candidate, fp32: Candidate, wanted: Wanted) -> tuple[bool, 
         for name, d in candidate.degradation.get(split, {}).items():
             if not d.held:
                 return False, f"{facts}; {name} {what} by {d.value:.4g} [{d.low:.4g}, {d.high:.4g}], at most {d.allowed:.4g} is allowed"
+    if (depends := candidate.parity.get("batch_dependence", 0.0)) > BATCH_DEPENDENCE:
+        return False, f"{facts}; an answer changes by up to {depends:.2g} with the requests that share its batch"
     size = candidate.bytes / fp32.bytes
     first = next(iter(candidate.latency.values()))
     if wanted.min_speedup is not None and first["speedup_low"] < wanted.min_speedup:

@@ -141,6 +141,7 @@ def compress(section: Compress, prepared: Prepared, trained: Trained, *, out: Pa
 
     from groundup.compression.assemble import assemble
     from groundup.compression.graph import answers, session
+    from groundup.compression.measure import batch_dependence
     from groundup.compression.prove import compressed
 
     allowed = _allowed(section, prepared)
@@ -174,7 +175,14 @@ def compress(section: Compress, prepared: Prepared, trained: Trained, *, out: Pa
                 running[name] = session(data)
                 given[name] = {split: answers(running[name], raw[split]) for split in truth}
                 candidate = _with_metrics(candidate, prepared.task, truth, given[name], given["fp32"], allowed, context.seed)
-                candidate = candidate.model_copy(update={"graph": f"graphs/{name}.onnx", "bytes": len(data)})
+                depends = batch_dependence(running[name], raw["validation"])
+                candidate = candidate.model_copy(
+                    update={
+                        "graph": f"graphs/{name}.onnx",
+                        "bytes": len(data),
+                        "parity": {**candidate.parity, "batch_dependence": depends},
+                    }
+                )
             candidates.append(candidate)
             task.advance(scheme=name)
     candidates = _with_latency(candidates, running, raw["test"], section.measure, context)
