@@ -111,7 +111,7 @@ def main() -> None:
         models["theirs"] = hand_written(network(), arrays, settings)
 
     ours(), theirs()  # warm-up
-    gap = max(float((a - b).abs().max()) for a, b in zip(models["ours"].parameters(), models["theirs"].parameters(), strict=True))
+    gap = max(float((a - b).detach().abs().max()) for a, b in zip(models["ours"].parameters(), models["theirs"].parameters(), strict=True))
     ratios, rates = [], []
     for pair in range(given.pairs):
         first, second = (ours, theirs) if pair % 2 == 0 else (theirs, ours)
@@ -121,9 +121,11 @@ def main() -> None:
         rates.append(given.epochs * given.samples / mine)
     print(f"{cpu.description()}, torch {torch.__version__}, {given.threads} thread(s), {time.strftime('%Y-%m-%d')}")
     print(
-        f"{given.model}, {given.samples} samples, {given.epochs} epochs, batches of {settings.batch_size}; largest difference of a weight {gap:.1e}"
+    print(f"{given.model}, {given.samples} samples, {given.epochs} epochs, batches of {settings.batch_size}")
+    print(f"largest difference of a weight: {gap:.1e}")
     )
-    print(f"groundup ÷ hand-written: median {statistics.median(ratios):.3f} of {len(ratios)} pairs, {min(ratios):.3f} to {max(ratios):.3f}")
+    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+    print(f"groundup ÷ hand-written: median {statistics.median(ratios):.3f} of {len(ratios)} pairs, {spread}")
     print(f"groundup: {statistics.median(rates):.0f} samples/s")
 
 

@@ -145,8 +145,8 @@ class _Play:
 
         acts = (self._replay, self._load, self._kill, self._drift_offline, self._drift_live, self._drain)
         with self.context.progress.task("rehearsal", len(acts) + 1, "acts") as task:
-            staged = self._staged()
-            with Server(staged, log=self.out / "server.log", timeout=self.section.start_timeout_s) as server:
+            self.staged = self._staged()
+            with Server(self.staged.path, log=self.out / "server.log", timeout=self.section.start_timeout_s) as server:
                 self._started(server)
                 task.advance(ready_s=round(server.ready_seconds, 2))
                 for act in acts:
@@ -156,14 +156,24 @@ class _Play:
                 port = server.port
         self._prove([_nothing_left(self.bundle, port)])
 
-    def _staged(self) -> Path:
-        """The bundle to serve: the packaged one, unless it would write the rehearsal's requests into the user's prediction log."""
-        monitor = dict(self.bundle.monitor)
-        if not (monitor.get("log") or {}).get("path"):
-            return self.bundle.path
-        monitor["log"] = {**monitor["log"], "path": str(self.context.work / "prediction-log")}
-        self.notes.append("the prediction log of the rehearsal was thrown away")
-        return _copy(self.bundle, self.context.work / "staged", {}, monitor=monitor).path
+    def _staged(self) -> Bundle:
+        """The bundle to serve: the packaged one, unless its drift window is larger than the rows that are held out, or it would
+        write the rehearsal's requests into the user's prediction log."""
+        monitor = {key: dict(value) if isinstance(value, Mapping) else value for key, value in self.bundle.monitor.items()}
+        if monitor.get("log", {}).get("path"):
+            monitor["log"]["path"] = str(self.context.work / "prediction-log")
+            self.notes.append("the prediction log of the rehearsal was thrown away")
+        if self._watched():
+            from groundup.rehearsal import drift
+
+            settings, held_out = drift.monitor_of(self.bundle).drift, drift.wire.rows_of(self._held_out())
+            if held_out < settings.window:
+                window = max(held_out, 50)
+                monitor["drift"] = settings.model_copy(update={"window": window, "min_rows": min(settings.min_rows, window)}).model_dump()
+                self.notes.append(f"drift was rehearsed with windows of {window} rows, as only {held_out} are held out")
+        if monitor == self.bundle.monitor:
+            return self.bundle
+        return _copy(self.bundle, self.context.work / "staged", {}, monitor=monitor)
 
     def _started(self, server: Server) -> None:
         from groundup.rehearsal import load, wire
@@ -219,13 +229,13 @@ class _Play:
         if not self._watched():
             self.notes.append("drift was not rehearsed: the bundle has no profile")
             return
-        parts = {split: self._some(split) for split in ("train", "validation", "test")}
-        rows = {name: np.concatenate([part[name] for part in parts.values()]) for name in self.inputs}
+        fitted, held_out = self._some("train"), self._held_out()
+        rows = {name: np.concatenate([fitted[name], held_out[name]]) for name in self.inputs}
         measured, proofs = drift.offline(
             self.bundle,
             self.engine,
             rows,
-            len(next(iter(parts["train"].values()))),
+            drift.wire.rows_of(fitted),
             self._shifts(),
             self.section.clean_windows,
             self.context.seed,
@@ -241,9 +251,9 @@ class _Play:
         if not self._watched() or not shifts:
             return
         name, shift = next(iter(shifts.items()))
-        measured, proofs = drift.live(server, self.bundle, self._some("train"), shift, name, self.context.seed)
+        measured, proofs = drift.live(server, self.staged, self._held_out(), shift, name, self.context.seed)
         self.measured["drift"]["live"] = measured
-        self._prove(proofs)
+        self._prove(proofs, hint=f"columns that drifted on clean rows: {', '.join(measured['clean_drifted']) or 'none'}")
 
     def _drain(self, server: Server) -> None:
         from groundup.rehearsal.faults import drain
@@ -263,6 +273,11 @@ class _Play:
         n = len(next(iter(raw.values())))
         chosen = np.linspace(0, n - 1, min(n, _POOL)).astype(np.int64)
         return {name: np.asarray(values[chosen]) for name, values in raw.items()}
+
+    def _held_out(self) -> dict[str, Any]:
+        """Rows that the model was not fitted to."""
+        parts = [self._some(split) for split in ("validation", "test")]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.inputs}
 
     def _watched(self) -> bool:
         return "profile.json" in self.bundle.files
