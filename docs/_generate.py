@@ -23,12 +23,21 @@ def recipe() -> str:
 
 
 def _section(lines: list[str], name: str, node: dict[str, Any], defs: dict[str, Any], seen: set[str]) -> None:
-    lines += [f"## {name}", "", node.get("description", "").replace("\n", " "), "", "| key | type | default | meaning |", "|---|---|---|---|"]
+    lines += [
+        f"## {name}",
+        "",
+        node.get("description", "").replace("\n", " "),
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+    ]
     inner = []
     for key, value in node.get("properties", {}).items():
         required = " (required)" if key in node.get("required", []) else ""
         default = f"`{value['default']}`" if "default" in value and not isinstance(value["default"], dict) else ""
-        lines.append(f"| `{key}`{required} | {_type(value)} | {default} | {value.get('description', '').replace('|', '/').replace(chr(10), ' ')} |")
+        lines.append(
+            f"| `{key}`{required} | {_type(value)} | {default} | {value.get('description', '').replace('|', '/').replace(chr(10), ' ')} |"
+        )
         inner += [(f"{name}.{key}" if name != "recipe" else key, r) for r in _references(value)]
     lines.append("")
     for child, reference in inner:
@@ -96,7 +105,9 @@ def proofs() -> str:
     lines = ["| claim | against | measured | tolerance | |", "|---|---|---|---|---|"]
     for name in catalogue.entries():
         for p in check(name):
-            lines.append(f"| {p.claim} | {p.reference} | {p.quantity}: {p.measured:.2g} | {p.tolerance:.2g} | {'passed' if p.passed else '**failed**'} |")
+            lines.append(
+                f"| {p.claim} | {p.reference} | {p.quantity}: {p.measured:.2g} | {p.tolerance:.2g} | {'passed' if p.passed else '**failed**'} |"
+            )
     return "\n".join(lines)
 
 

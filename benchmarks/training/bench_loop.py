@@ -120,10 +120,8 @@ def main() -> None:
         ratios.append(mine / other)
         rates.append(given.epochs * given.samples / mine)
     print(f"{cpu.description()}, torch {torch.__version__}, {given.threads} thread(s), {time.strftime('%Y-%m-%d')}")
-    print(
     print(f"{given.model}, {given.samples} samples, {given.epochs} epochs, batches of {settings.batch_size}")
     print(f"largest difference of a weight: {gap:.1e}")
-    )
     spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
     print(f"groundup ÷ hand-written: median {statistics.median(ratios):.3f} of {len(ratios)} pairs, {spread}")
     print(f"groundup: {statistics.median(rates):.0f} samples/s")

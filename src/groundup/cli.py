@@ -24,8 +24,12 @@ app = typer.Typer(
 
 RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, or the folder it is in.", show_default=True)]
 BundleArgument = Annotated[str, typer.Argument(help="A bundle's folder, or models:/NAME@champion from the registry.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe, as in train.lr=1e-3.")]
-HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of caches, runs and the registry; .groundup beside the recipe by default.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe, as in train.lr=1e-3.")
+]
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="Folder of caches, runs and the registry; .groundup beside the recipe by default.")
+]
 
 
 def main() -> None:
@@ -229,7 +233,10 @@ def score(
 
     with Watch() as watch:
         written = score_file(_bundle(bundle, home), data, output, progress=watch)
-    typer.echo(f"wrote {written.rows} answers to {output}" + (f"; {written.refused} records were refused, see {written.refusals}" if written.refused else ""))
+    typer.echo(
+        f"wrote {written.rows} answers to {output}"
+        + (f"; {written.refused} records were refused, see {written.refusals}" if written.refused else "")
+    )
 
 
 @app.command()
@@ -268,7 +275,10 @@ def history(name: Annotated[str, typer.Argument(help="The registered model.")], 
     from groundup.console import table
     from groundup.lifecycle.register import history as past
 
-    table([tuple(str(v) for v in event.values()) for event in past(name, home or Path(".groundup"))], ("when", "version", "event", "by", "why"))
+    table(
+        [tuple(str(v) for v in event.values()) for event in past(name, home or Path(".groundup"))],
+        ("when", "version", "event", "by", "why"),
+    )
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -137,7 +137,7 @@ def fail(message: str) -> None:
     err.print(message, markup=False, soft_wrap=True)
 
 
-def table(rows: list[tuple[Any, ...]], header: tuple[str, ...], title: str | None = None) -> None:
+def table(rows: Iterable[tuple[Any, ...]], header: tuple[str, ...], title: str | None = None) -> None:
     """Print a plain table; numbers are right-aligned by the caller's formatting."""
     from rich.table import Table
 

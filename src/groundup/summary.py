@@ -53,7 +53,9 @@ def _data(prepared: Any) -> list[str]:
 def _tuning(tuned: Any) -> list[str]:
     if tuned is None:
         return []
-    best = ", ".join(f"{key} = {console.number(value) if isinstance(value, float | str) else value}" for key, value in tuned.overrides.items())
+    best = ", ".join(
+        f"{key} = {console.number(value) if isinstance(value, float | str) else value}" for key, value in tuned.overrides.items()
+    )
     return [f"best of {len(tuned.trials)} trials: {best}"]
 
 
@@ -87,7 +89,9 @@ def _compression(compressed: Any) -> list[Any]:
     if compressed.chosen.scheme != compressed.reference.scheme:
         lines.append(f"after   {_latency(compressed.chosen)}  ({compressed.chosen.scheme})")
     verdict = compressed.verdict
-    lines.append(Text.assemble(("paid" if verdict.paid else "did not pay", "bold green" if verdict.paid else "bold yellow"), f": {verdict.reason}"))
+    lines.append(
+        Text.assemble(("paid" if verdict.paid else "did not pay", "bold green" if verdict.paid else "bold yellow"), f": {verdict.reason}")
+    )
     return lines
 
 

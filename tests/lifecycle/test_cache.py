@@ -53,7 +53,11 @@ def test_a_second_run_waits_and_a_killed_one_holds_nothing(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        waiter = subprocess.Popen([sys.executable, "-c", HOLD.replace("lambda pid: None", "lambda pid: print('waits for', pid, flush=True)"), str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        waiter = subprocess.Popen(
+            [sys.executable, "-c", HOLD.replace("lambda pid: None", "lambda pid: print('waits for', pid, flush=True)"), str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         try:
             assert waiter.stdout.readline() == f"waits for {holder.pid}\n"
             time.sleep(0.2)

@@ -164,8 +164,8 @@ def too_many(bad: list[BadRow], n_bad: int, n_rows: int, most: float, where: str
     top = "\n".join(f"  {count} × {reason}" for reason, count in reasons.most_common(5))
     raise DataError(
         f"{n_bad} of {n_rows} rows of {where} ({n_bad / n_rows:.1%}) do not fit the schema, "
-        f"and data.max-bad-rows allows {most:.1%}; most often:\n{top}\n"
-        "Correct the data, widen the schema, or raise data.max-bad-rows."
+        f"and data.max_bad_rows allows {most:.1%}; most often:\n{top}\n"
+        "Correct the data, widen the schema, or raise data.max_bad_rows."
     )
 
 

@@ -66,7 +66,7 @@ class Data(Section):
     """Texts in a CSV that mean "not known"."""
     schema_: str | None = Field(default=None, alias="schema")
     """File with each column's kind and limits; made on the first run, enforced on later ones.  By default schema.yaml beside the recipe."""
-    max_bad_rows: float = Field(default=0.01, ge=0, le=1, alias="max-bad-rows")
+    max_bad_rows: float = Field(default=0.01, ge=0, le=1)
     """Share of rows that may fail the schema; they go to quarantine.parquet.  More than this fails the run."""
     leaks: Literal["error", "warn", "ignore"] = "error"
     """What to do when a feature gives the target away or most test rows stand in training too."""

@@ -68,10 +68,10 @@ class Compress(Section):
     """What runs the graph: ONNX Runtime."""
     schemes: tuple[str, ...] = Field(default_factory=schemes.names)
     """The schemes to try, all by default; fp32 is always made, as the reference."""
-    per_channel: bool = Field(True, alias="per-channel")
+    per_channel: bool = Field(True)
     """One scale an output channel instead of one a tensor: more accurate, sometimes slower."""
     calibration: Calibration = Calibration()
-    reduce_range: Literal["auto"] | bool = Field("auto", alias="reduce-range")
+    reduce_range: Literal["auto"] | bool = Field("auto")
     """Weights in 7 bits, so that sums cannot saturate; auto: where this CPU lacks VNNI."""
     max_degradation: dict[str, float] = Field(default_factory=dict, alias="max-degradation")
     """Metric -> how much worse it may become, in the metric's unit: {accuracy: 0.01}.  By default 0.01 of accuracy or R²."""

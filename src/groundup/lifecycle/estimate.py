@@ -13,7 +13,17 @@ from groundup.lifecycle.prepare import Prepared
 from groundup.lifecycle.run import Planned, home_of, plan
 from groundup.recipe import Recipe
 
-_LIBRARIES_MB = {"prepare": 350, "tune": 450, "train": 450, "evaluate": 350, "compress": 450, "package": 350, "rehearse": 300, "register": 450, "report": 150}
+_LIBRARIES_MB = {
+    "prepare": 350,
+    "tune": 450,
+    "train": 450,
+    "evaluate": 350,
+    "compress": 450,
+    "package": 350,
+    "rehearse": 300,
+    "register": 450,
+    "report": 150,
+}
 """Resident memory of the libraries that a stage imports, measured on Linux x86-64 with the pinned requirements, rounded up."""
 
 
@@ -75,6 +85,6 @@ def _memory(stage: str, recipe: Recipe, prepared: Prepared | None, training: int
         values *= n
     data = 4 * values
     if stage in ("tune", "train"):
-        workers = recipe.tune.workers if stage == "tune" and recipe.tune is not None else 1
+        workers = (recipe.tune.workers or 1) if stage == "tune" and recipe.tune is not None else 1
         return f"{(workers * (base * 10**6 + (training or 0)) + data) / 1e6:,.0f} MB"
     return f"{base + data / 1e6:,.0f} MB"

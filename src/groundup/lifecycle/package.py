@@ -41,7 +41,7 @@ _MISSING: dict[str, Any] = {"number": np.nan, "integer": np.nan, "boolean": np.n
 class Package(Section):
     """What the bundle says and how large it may be."""
 
-    max_size_mb: float = Field(default=100.0, gt=0, alias="max-size-mb")
+    max_size_mb: float = Field(default=100.0, gt=0)
     """Budget for the whole bundle, in 10**6 bytes."""
     license: str | None = None
     """SPDX name for the model card: apache-2.0, mit, cc-by-4.0, ..."""
@@ -49,7 +49,7 @@ class Package(Section):
     """What the model is for, in your words; the first lines of the model card."""
     golden: int = Field(default=32, ge=1, le=1000)
     """Rows of the test split that every server answers at its start; a few made-up edge cases are added."""
-    keep_fp32: bool = Field(default=False, alias="keep-fp32")
+    keep_fp32: bool = Field(default=False)
     """Keep the fp32 graph beside a compressed one that is served."""
 
 
@@ -289,8 +289,8 @@ def _expect_within(sources: dict[str, Path | bytes], budget_mb: float) -> None:
         return
     largest = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sorted(sizes.items(), key=lambda item: -item[1])[:5])
     raise BundleError(
-        f"the bundle has {sum(sizes.values()) / 1e6:.1f} MB, its budget is {budget_mb:g} MB (package.max-size-mb).  The largest files: "
-        f"{largest}.  Allow more, choose a smaller model, or leave fp32 out (package.keep-fp32: false)"
+        f"the bundle has {sum(sizes.values()) / 1e6:.1f} MB, its budget is {budget_mb:g} MB (package.max_size_mb).  The largest files: "
+        f"{largest}.  Allow more, choose a smaller model, or leave fp32 out (package.keep_fp32: false)"
     )
 
 

@@ -39,7 +39,7 @@ class Rehearse(Section):
 
     enabled: bool = True
     """false packages without a rehearsal: links 5 and 6 stay unproven."""
-    replay_rows: int = Field(20_000, alias="replay-rows", ge=1)
+    replay_rows: int = Field(20_000, ge=1)
     """Rows of the test split that are sent and compared, the first so many."""
     connections: tuple[int, ...] = Field((1, 32), min_length=1)
     """Callers at the same time, one load measurement each."""
@@ -47,11 +47,11 @@ class Rehearse(Section):
     """Requests of one load measurement, at most."""
     seconds: float = Field(3.0, gt=0, le=600)
     """Seconds of one load measurement, at most."""
-    clean_windows: int = Field(200, alias="clean-windows", ge=20)
+    clean_windows: int = Field(200, ge=20)
     """Windows of unchanged traffic in which false alarms are counted."""
     shift: float = Field(1.0, gt=0)
     """How far numbers are moved to see the alarm rise, in standard deviations."""
-    start_timeout_s: float = Field(60.0, alias="start-timeout-s", gt=0)
+    start_timeout_s: float = Field(60.0, gt=0)
     """Seconds that the server may take until it is ready, at the start and after it was killed."""
 
 
@@ -164,9 +164,9 @@ class _Play:
             monitor["log"]["path"] = str(self.context.work / "prediction-log")
             self.notes.append("the prediction log of the rehearsal was thrown away")
         if self._watched():
-            from groundup.rehearsal import drift
+            from groundup.rehearsal import drift, wire
 
-            settings, held_out = drift.monitor_of(self.bundle).drift, drift.wire.rows_of(self._held_out())
+            settings, held_out = drift.monitor_of(self.bundle).drift, wire.rows_of(self._held_out())
             if held_out < settings.window:
                 window = max(held_out, 50)
                 monitor["drift"] = settings.model_copy(update={"window": window, "min_rows": min(settings.min_rows, window)}).model_dump()
@@ -224,7 +224,7 @@ class _Play:
         self._prove([Proof(**{**p.__dict__, "claim": p.claim.replace(" over ", " after the restart, over ", 1)}) for p in same])
 
     def _drift_offline(self, server: Server) -> None:
-        from groundup.rehearsal import drift
+        from groundup.rehearsal import drift, wire
 
         if not self._watched():
             self.notes.append("drift was not rehearsed: the bundle has no profile")
@@ -235,7 +235,7 @@ class _Play:
             self.bundle,
             self.engine,
             rows,
-            drift.wire.rows_of(fitted),
+            wire.rows_of(fitted),
             self._shifts(),
             self.section.clean_windows,
             self.context.seed,

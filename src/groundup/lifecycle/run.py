@@ -1,6 +1,6 @@
 """run: wires the stages.  What a stage depends on is what its key hashes; what is cached is not made again.
 
-    prepare ─► tune ─► train ─► evaluate ─► compress ─► package ─► rehearse ─► register ─► report
+prepare ─► tune ─► train ─► evaluate ─► compress ─► package ─► rehearse ─► register ─► report
 """
 
 from __future__ import annotations
@@ -238,7 +238,12 @@ class _Runner:
             out = final.with_name(f".{key}.{os.getpid()}.making")
             out.mkdir(parents=True)
             context = Context(
-                root=self.recipe.root, work=work, progress=self.progress, seed=self.recipe.seed, stopping=self.stopping, **self._tracking(name)
+                root=self.recipe.root,
+                work=work,
+                progress=self.progress,
+                seed=self.recipe.seed,
+                stopping=self.stopping,
+                **self._tracking(name),
             )
             try:
                 result = self._call(name, out, context)

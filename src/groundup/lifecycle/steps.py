@@ -53,7 +53,7 @@ def cleaner(steps: list[Any], root: Path) -> Callable[[Any], Any] | None:
     def clean(frame: Any) -> Any:
         for step, function in functions:
             before = type(frame)
-            frame = _called(step, lambda f=function, x=frame: f(x))
+            frame = _called(step, function, frame)
             if not isinstance(frame, before):
                 raise RecipeError(f"steps.{step.name}: expected {step.function} to return a DataFrame, got {type(frame).__name__}")
         return frame
@@ -64,7 +64,7 @@ def cleaner(steps: list[Any], root: Path) -> Callable[[Any], Any] | None:
 def run_step(step: StepSection, output: Output, context: Context) -> StepOutput:
     """Call a function after a stage with that stage's output; keep the numbers that it returns."""
     function = load(step, context.root)
-    result = _called(step, lambda: function(output))
+    result = _called(step, function, output)
     if result is None:
         return StepOutput()
     if not isinstance(result, dict) or not all(isinstance(k, str) and isinstance(v, int | float) for k, v in result.items()):
@@ -72,9 +72,9 @@ def run_step(step: StepSection, output: Output, context: Context) -> StepOutput:
     return StepOutput(values={k: float(v) for k, v in result.items()})
 
 
-def _called(step: StepSection, call: Callable[[], Any]) -> Any:
+def _called(step: StepSection, function: Callable[[Any], Any], argument: Any) -> Any:
     try:
-        return call()
+        return function(argument)
     except GroundupError:
         raise
     except Exception as e:  # a user's function may fail in any way

@@ -20,7 +20,15 @@ from groundup.lifecycle.steps import cleaner, load
 from groundup.recipe import Recipe
 
 SAMPLE = 2000
-_LIBRARIES = {"torch": "torch", "scikit-learn": "sklearn", "pandas": "pandas", "duckdb": "duckdb", "onnx": "onnx", "optuna": "optuna", "mlflow": "mlflow"}
+_LIBRARIES = {
+    "torch": "torch",
+    "scikit-learn": "sklearn",
+    "pandas": "pandas",
+    "duckdb": "duckdb",
+    "onnx": "onnx",
+    "optuna": "optuna",
+    "mlflow": "mlflow",
+}
 _FREE = 200_000_000  # bytes; less than this left on the disk is worth a word
 
 

@@ -271,7 +271,7 @@ class Drift:
             return self._close() if old else []
 
     def finish(self) -> list[Window]:
-        """Close the open window as it is; it is tested if it has ``min-rows``."""
+        """Close the open window as it is; it is tested if it has ``min_rows``."""
         with self._lock:
             return self._close() if self._rows else []
 

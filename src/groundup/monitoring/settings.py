@@ -5,18 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasGenerator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from groundup.sections import Section
 
 
-class _Hyphened(Section):
-    """Recipes spell the keys with hyphens, Python with underscores."""
-
-    model_config = ConfigDict(alias_generator=AliasGenerator(alias=lambda name: name.replace("_", "-")))
-
-
-class DriftSettings(_Hyphened):
+class DriftSettings(Section):
     """When live columns are said to differ from the training profile.
 
     A column has *shifted* when the difference is significant, and has *drifted* when it is large as well.  Only drift raises
@@ -37,11 +31,11 @@ class DriftSettings(_Hyphened):
     @model_validator(mode="after")
     def _enough(self) -> DriftSettings:
         if self.min_rows > self.window:
-            raise ValueError(f"min-rows ({self.min_rows}) must not exceed window ({self.window})")
+            raise ValueError(f"min_rows ({self.min_rows}) must not exceed window ({self.window})")
         return self
 
 
-class LogSettings(_Hyphened):
+class LogSettings(Section):
     """Where requests and answers are kept, as Parquet files that are closed, renamed into place and never touched again.
 
     A killed server loses the rows since the last rotation; a stopped one loses none.
@@ -59,11 +53,11 @@ class LogSettings(_Hyphened):
     """Number of files kept; the oldest are deleted.  null keeps all."""
 
 
-class Monitor(_Hyphened):
+class Monitor(Section):
     """What is watched while the model serves."""
 
     drift: DriftSettings = DriftSettings()
-    on_drift: Literal["alert", "ignore"] = Field(default="alert")
+    on_drift: Literal["alert", "ignore"] = Field(default="alert", alias="on-drift")
     """alert: raise the gauge groundup_drift_alarm, log a line when it rises and when it falls.  ignore: measure and show, raise nothing."""
     queue_mb: float = Field(default=64.0, gt=0)
     """Megabytes of traffic that may wait for the monitor; more is dropped and counted, never waited for."""

@@ -26,7 +26,11 @@ class _Loader(yaml.SafeLoader):
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("tag:yaml.org,2002:int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    ("tag:yaml.org,2002:float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+0123456789."),
+    (
+        "tag:yaml.org,2002:float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:merge", r"<<", "<"),
 ):
@@ -83,7 +87,8 @@ def parse(text: str, name: str = "recipe") -> Document:
     if root is None:
         raise RecipeError(f"{name}: the file is empty; `groundup init` writes a recipe that runs")
     if not isinstance(root, yaml.MappingNode):
-        raise RecipeError(f"{name}:1:1: expected keys and values (name: ..., data: ..., model: ...), got a {root.id}")
+        got = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+        raise RecipeError(f"{name}:1:1: expected keys and values (name: ..., data: ..., model: ...), got {got}")
     builder = _Builder(name)
     data = builder.build(root, ())
     return Document(name, data, builder.keys, builder.values)
@@ -110,7 +115,9 @@ class _Builder:
         self.values[path] = place
         self.nodes += 1
         if self.nodes > _MAX_NODES or id(node) in self._open:
-            raise RecipeError(f"{self.name}:{place.line}:{place.column}: aliases expand to more than {_MAX_NODES} values or to themselves; write them out")
+            raise RecipeError(
+                f"{self.name}:{place.line}:{place.column}: aliases expand to more than {_MAX_NODES} values or to themselves; write them out"
+            )
         self._open.add(id(node))
         try:
             if not isinstance(node, yaml.ScalarNode) and node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
@@ -131,7 +138,7 @@ class _Builder:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 raise RecipeError(f"{where}: merge keys (<<) are not read; write the keys out")
             if not isinstance(key_node, yaml.ScalarNode):
-                raise RecipeError(f"{where}: expected a word as key, got a {key_node.id}")
+                raise RecipeError(f"{where}: expected a word as key, got a list or keys and values")
             key = key_node.value
             if key in result:
                 raise RecipeError(f"{where}: the key {key!r} is given twice; keep one")

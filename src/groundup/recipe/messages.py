@@ -58,7 +58,9 @@ def _sentence(e: Any, path: Path, root: type[BaseModel]) -> str:
 
 def _nearest(word: str, known: typing.Iterable[str]) -> str:
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6) or difflib.get_close_matches(word.replace("_", "-"), known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6) or difflib.get_close_matches(
+        word.replace("_", "-"), known, n=1, cutoff=0.6
+    )
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known here: {', '.join(known)}" if known else "this place takes no keys"
@@ -85,12 +87,10 @@ def _written(loc: Path, data: Any) -> Path:
         last = i == len(loc) - 1
         if isinstance(data, dict):
             part = spelling(part, data, ())
-        if isinstance(data, dict) and part in data:
+        inside: Any = data
+        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
             path.append(part)
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            path.append(part)
-            data = data[part]
+            data = inside[part]
         elif last and isinstance(part, str) and part.replace("_", "").replace("-", "").isalnum() and isinstance(data, dict):
             path.append(part)
     return tuple(path)
@@ -136,7 +136,12 @@ def keys_at(path: Path, root: type[BaseModel]) -> set[str]:
 def complete(path: tuple[str, ...], root: type[BaseModel]) -> Path:
     """Fill in sections left out between: ("train", "lr") -> ("train", "optimizer", "lr"), where only one place is meant."""
     known = keys_at(path[:-1], root)
-    if not known or path[-1] in known or len(path) < 2 or any("extra" in s.model_config and s.model_config["extra"] == "allow" for s in _sections(path[:-1], root)):
+    if (
+        not known
+        or path[-1] in known
+        or len(path) < 2
+        or any("extra" in s.model_config and s.model_config["extra"] == "allow" for s in _sections(path[:-1], root))
+    ):
         return path
     places = _descend(path[:-1], path[-1], root, depth=3)
     if len(places) == 1:

@@ -30,7 +30,7 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take step ``step`` (counted from 1) into the average."""
-        d = self.decay
+        d = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._average, self._live, 1 - d)
         for average, live in self._copied:
             average.copy_(live)

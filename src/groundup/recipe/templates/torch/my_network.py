@@ -26,4 +26,5 @@ class MyNetwork(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, *input_shape) to logits (N, n_outputs)."""
-        return self.layers(features)
+        logits: Tensor = self.layers(features)
+        return logits
