@@ -34,6 +34,8 @@ HomeOption = Annotated[
 
 def main() -> None:
     """Entry point: errors of ours become one readable message and an exit status."""
+    # Idle OpenMP threads spin by default and starve small networks on a busy machine; read when PyTorch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()
     except GroundupError as e:

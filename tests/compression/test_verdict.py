@@ -55,7 +55,7 @@ CASES = {
         [candidate("int8", 2, 30, validation=lost(0.009, 0.003, 0.015))], Wanted(), "fp32", "[0.003, 0.015], at most 0.01"),
     "a real loss wholly within the bound": ([candidate("int8", 2, 30, validation=lost(0.005, 0.002, 0.008))], Wanted(), "int8", "-0.0050"),
     "held on validation, not on test": ([candidate("int8", 2, 30, test=lost(0.02))], Wanted(), "fp32", "test split does not confirm it"),
-    "an answer that depends on its batch": ([candidate("int8", 2, 30, depends=0.02)], Wanted(), "fp32", "changes by up to 0.02 with the requests"),
+    "an answer that depends on its batch": ([candidate("int8", 2, 30, depends=0.02)], Wanted(), "fp32", "changes by up to 0.02"),
     "sums in another order": ([candidate("int8", 2, 30, depends=1e-6)], Wanted(), "int8", "2.00 ×"),
     "undefined metric": ([candidate("int8", 2, 30, validation=lost(float("nan"), 0, 0))], Wanted(), "fp32", "degrades by nan"),
     "nothing applicable": ([NOTHING], Wanted(), "fp32", "trees hold no matrix product"),

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import cores
 import numpy as np
 import onnx
 import pytest
@@ -14,9 +12,6 @@ from groundup.compression import schemes
 from groundup.errors import Interrupted, ProofError, RecipeError
 from groundup.lifecycle.compress import Calibration, Compress, Compressed, Measure, calibration_rows, compress
 from groundup.lifecycle.stage import Context
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "compression"))
-import cores
 
 QUICK = Measure(batches=(1, 8), seconds=0.02)
 

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
+import cores
 import numpy as np
 import pytest
 
@@ -16,9 +15,6 @@ from groundup.lifecycle.package import Package, golden_inputs, outputs_of, packa
 from groundup.lifecycle.stage import Context
 from groundup.serving.engine import Engine
 from groundup.serving.golden import read_golden
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "compression"))
-import cores
 
 
 def stages(root, prepared, trained, section):

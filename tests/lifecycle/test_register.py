@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from typing import Any
 import mlflow_store
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "rehearsal"))
 from served_table import SIGNATURE, answers, graph, make_bundle, rows
 
 from groundup.bundle import Bundle, write_bundle

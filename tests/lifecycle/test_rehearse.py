@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "rehearsal"))
 from served_table import graph, make_bundle, rows
 
 from groundup.bundle import Bundle, Proof, write_bundle

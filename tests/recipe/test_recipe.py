@@ -142,5 +142,5 @@ def test_a_misspelt_key_is_refused_in_every_section_with_the_right_one(section, 
 @given(st.text(max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_no_text_raises_anything_but_a_recipe_error(text):
-    with pytest.raises(RecipeError, match="."):
+    with pytest.raises(RecipeError):
         Recipe.parse(text)

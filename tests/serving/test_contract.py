@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from conftest import Reply, Server, Start
+from live_server import Reply, Server, Start
 
 V2 = "/v2/models/toy/infer"
 GOOD: dict[str, Any] = {"age": 30.5, "rooms": 3, "owner": True, "city": "Oslo", "sold": "2020-01-01T00:00:00Z"}

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from live_server import Server, Start
 
-from conftest import Server, Start
 from groundup.bundle import Field
 from groundup.serving import records
 from groundup.serving.engine import Engine

@@ -10,9 +10,9 @@ from typing import Any
 import bundles
 import pytest
 from browser import CHROMIUM, Browser
+from live_server import Server, Start, started
 
 import groundup.serving
-from conftest import Server, Start, started
 
 PAGE = Path(groundup.serving.__path__[0]) / "page"
 browsed = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

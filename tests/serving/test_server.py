@@ -18,8 +18,7 @@ from typing import Any
 import bundles
 import psutil
 import pytest
-
-from conftest import Server, Start, started
+from live_server import Server, Start, started
 
 V2 = "/v2/models/toy/infer"
 TOKEN = "0123456789abcdef-secret"

@@ -54,7 +54,7 @@ def divide(job: Job, con: Any, spill: reading.Spill, schema: Schema, target: str
     section = job.section
     fields = _fields(section, schema, spill, target)
     n = spill.n_rows
-    rows = _rows(spill)
+    rows = source_rows(spill)
     required = {k for k in (target, section.group, section.time) if k}
     enforcer = Enforcer(schema, spill, required, unused(section, list(schema.columns), target))
     classes = schema.columns[target].categories if job.classification else None
@@ -116,7 +116,7 @@ def _fields(section: Data, schema: Schema, spill: reading.Spill, target: str) ->
     return fields
 
 
-def _rows(spill: reading.Spill) -> NDArray[np.int64]:
+def source_rows(spill: reading.Spill) -> NDArray[np.int64]:
     """Row in the source of each spilled row: told by the cleaning, or counted, lines that were no rows counted too."""
     if reading.ROW in _names_of(spill.path):
         return np.asarray(tensor(reading.column(spill.path, reading.ROW), "number"), np.int64)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import Field
+
 from groundup.catalogue.importing import import_name, module_hash
 from groundup.errors import GroundupError, RecipeError
 from groundup.lifecycle.stage import Context, Output
@@ -23,7 +25,7 @@ class StepSection(Protocol):
 class StepOutput(Output):
     """Numbers that a user's function returned."""
 
-    values: dict[str, float] = {}
+    values: dict[str, float] = Field(default_factory=dict)
 
 
 def load(step: StepSection, root: Path) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from groundup.catalogue import Model
 from groundup.errors import RecipeError
@@ -76,6 +76,14 @@ class Recipe(Section):
         if not _NAME.fullmatch(name):
             raise ValueError(f"expected at most 64 letters, digits, '.', '_' or '-', starting with a letter or digit; got {name!r}")
         return name
+
+    @model_validator(mode="after")
+    def _searchable(self) -> Self:
+        if self.tune is not None:
+            from groundup.lifecycle.tune import check_space
+
+            check_space(self.tune, self.model, self.train)
+        return self
 
     @property
     def root(self) -> Path:

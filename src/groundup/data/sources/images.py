@@ -44,19 +44,24 @@ class Folder(ArraySource):
 
         return folder_hash(self._files()[0], self.path)
 
-    def _files(self) -> tuple[list[Path], list[Path]]:
-        """Image files in order of class and name, and what lies beside them."""
+    def files(self) -> tuple[list[Path], list[Path]]:
+        """Image files in order of folder and name, and what lies beside them."""
         from PIL import Image as Pillow
 
         endings = set(Pillow.registered_extensions())
         every = sorted(p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith("."))
         images = [p for p in every if p.suffix.lower() in endings]
+        return images, [p for p in every if p.suffix.lower() not in endings]
+
+    def _files(self) -> tuple[list[Path], list[Path]]:
+        """:meth:`files`, each in the folder of its class."""
+        images, others = self.files()
         loose = [p for p in images if p.parent == self.path]
         if not images:
             raise DataError(f"{self.where} holds no images; expected a subfolder for each class with the images in it")
         if loose:
             raise DataError(f"{self.where}/{loose[0].name} stands in no class; put each image into a subfolder named as its class")
-        return images, [p for p in every if p.suffix.lower() not in endings]
+        return images, others
 
     def load(self, work: Path, limit: int | None = None) -> Arrays:
         with warnings.catch_warnings():
@@ -75,7 +80,7 @@ class Folder(ArraySource):
         x = np.lib.format.open_memmap(work / "images.npy", "w+", np.uint8, (len(files), height, width, 1 if mode == "L" else 3))
         kept: list[int] = []
         bad: list[BadRow] = []
-        for row, pixels in enumerate(_decoded(files, mode, (width, height))):
+        for row, pixels in enumerate(decoded(files, mode, (width, height))):
             if isinstance(pixels, str):
                 bad.append(BadRow(row, str(files[row].relative_to(self.path)), pixels))
             else:
@@ -122,7 +127,7 @@ def _opened(path: Path) -> Any:
     return im
 
 
-def _decoded(files: list[Path], mode: str, size: tuple[int, int]) -> Iterator[NDArray[np.uint8] | str]:
+def decoded(files: list[Path], mode: str, size: tuple[int, int]) -> Iterator[NDArray[np.uint8] | str]:
     """Pixels (H, W, C) or the reason why there are none, file by file, decoded on two threads, few in memory."""
     with ThreadPoolExecutor(2) as pool:
         for start in range(0, len(files), 64):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,26 +39,42 @@ class Npz(ArraySource):
 
         return file_hash(self.path)
 
+    def samples(self, work: Path) -> NDArray[Any]:
+        """The samples without labels: uint8 (N, H, W, C) for images, float32 (N, ...) for tensors."""
+        with self._opened() as (archive, names):
+            x = self._shaped(self._array(archive, self._one(names, _X, "samples"), work))
+        if _kind(x) == "tensor":
+            return self._tensor(x, work)
+        return x[..., None] if x.ndim == 3 else x
+
     def load(self, work: Path, limit: int | None = None) -> Arrays:
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-                x = self._array(archive, self._one(names, _X, "samples"), work)
-                target = self._one(names, (self.wanted,) if self.wanted else _Y, "labels")
-                y = self._array(archive, target, work)
-        except (zipfile.BadZipFile, EOFError) as e:
-            raise DataError(f"{self.where} is no readable NumPy archive: {e}; write it again with numpy.savez") from e
-        if x.ndim < 2 or len(x) == 0 or min(x.shape) == 0:
-            raise DataError(f"{self.where}: expected samples of shape (N, ...), got {x.shape}")
+        with self._opened() as (archive, names):
+            x = self._shaped(self._array(archive, self._one(names, _X, "samples"), work))
+            target = self._one(names, (self.wanted,) if self.wanted else _Y, "labels")
+            y = self._array(archive, target, work)
         if y.ndim != 1 or len(y) != len(x):
             raise DataError(f"{self.where}: expected one label for each of {len(x)} samples, got an array of shape {y.shape}")
         x, y = x[:limit], np.asarray(y[:limit])
-        kind = "image" if x.dtype == np.uint8 and x.ndim in (3, 4) else "tensor"
+        kind = _kind(x)
         if kind == "image" and x.ndim == 3:
             x = x[..., None]
         if kind == "tensor":
             x = self._tensor(x, work)
-        return Arrays(self.where, "image" if kind == "image" else "tensor", x, _labels(y), target=target)
+        return Arrays(self.where, kind, x, _labels(y), target=target)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[zipfile.ZipFile, list[str]]]:
+        """The archive and the names of its arrays."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                yield archive, [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+        except (zipfile.BadZipFile, EOFError) as e:
+            raise DataError(f"{self.where} is no readable NumPy archive: {e}; write it again with numpy.savez") from e
+
+    def _shaped(self, x: NDArray[Any]) -> NDArray[Any]:
+        if x.ndim < 2 or len(x) == 0 or min(x.shape) == 0:
+            raise DataError(f"{self.where}: expected samples of shape (N, ...), got {x.shape}")
+        return x
 
     def _one(self, names: list[str], wanted: tuple[str, ...], what: str) -> str:
         found = [n for n in wanted if n in names]
@@ -84,6 +102,10 @@ class Npz(ArraySource):
         for start in range(0, len(x), 1024):
             out[start : start + 1024] = x[start : start + 1024]
         return out
+
+
+def _kind(x: NDArray[Any]) -> Literal["image", "tensor"]:
+    return "image" if x.dtype == np.uint8 and x.ndim in (3, 4) else "tensor"
 
 
 def _labels(y: NDArray[Any]) -> NDArray[Any]:
