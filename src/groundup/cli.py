@@ -227,6 +227,7 @@ def score(
     bundle: BundleArgument,
     data: Annotated[str, typer.Argument(help="Records to answer: CSV, Parquet, JSON Lines, .npz, or a folder of images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Parquet or CSV file to write.")] = Path("predictions.parquet"),
+    format_: Annotated[str | None, typer.Option("--format", help="What the data is (data.format), where its ending does not tell.")] = None,
     home: HomeOption = None,
 ) -> None:
     """Answer every record of a file with a bundle, in pieces of constant memory."""
@@ -234,7 +235,7 @@ def score(
     from groundup.lifecycle.score import score as score_file
 
     with Watch() as watch:
-        written = score_file(_bundle(bundle, home), data, output, progress=watch)
+        written = score_file(_bundle(bundle, home), data, output, format=format_, progress=watch)
     typer.echo(
         f"wrote {written.rows} answers to {output}"
         + (f"; {written.refused} records were refused, see {written.refusals}" if written.refused else "")

@@ -187,3 +187,11 @@ def test_parts_that_do_not_fit_are_refused():
     broken = cores.linear_core(X, X[:, 0])
     broken.graph.node[0].input[0] = "nothing of that name"
     refused("cannot be joined", core=broken)
+
+
+def test_constants_that_nothing_reads_are_left_out():
+    _, X, y = cores.digits()
+    core = cores.mlp_core(X.reshape(len(X), -1), y)
+    kept = {c.name for c in clean(core).graph.initializer}
+    core.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1), "left_behind"))
+    assert {c.name for c in clean(core).graph.initializer} == kept

@@ -93,11 +93,30 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
     del copy.metadata_props[:]
     copy.doc_string = ""
     _clean_graph(copy.graph)
+    _drop_unused_constants(copy.graph)
     used = _domains(copy.graph)
     imports = sorted({(_domain(o.domain), o.version) for o in copy.opset_import if _domain(o.domain) in used | {""}})
     del copy.opset_import[:]
     copy.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in imports)
     return copy
+
+
+def _drop_unused_constants(graph: onnx.GraphProto) -> None:
+    """Remove initializers that nothing reads, in no graph inside this one either; a quantizer leaves scales of tensors it kept in float."""
+
+    def read(inside: onnx.GraphProto) -> set[str]:
+        names = {o.name for o in inside.output}
+        for node in inside.node:
+            names.update(node.input)
+            for attribute in node.attribute:
+                for nested in (attribute.g, *attribute.graphs):
+                    names |= read(nested)
+        return names
+
+    used = read(graph)
+    kept = [c for c in graph.initializer if c.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:

@@ -47,6 +47,8 @@ def _sentence(e: Any, path: Path, root: type[BaseModel]) -> str:
             return f"{section} the key {path[-1]!r}, which has no default{_about(path, root)}"
         case "literal_error":
             return f"{name}: expected {e['ctx']['expected']}, got {e['input']!r}{_close(e['input'], e['ctx']['expected'])}"
+        case "int_parsing_size":
+            return f"{name}: expected a smaller whole number, got {e['input']!r:.60}"
         case "value_error" | "assertion_error":
             return f"{name}: {e['ctx']['error']}" if name else str(e["ctx"]["error"])
         case "model_type" | "model_attributes_type" | "dict_type":

@@ -54,7 +54,7 @@ def from_json(known: Field, datatype: str, data: Any, rows: int, count: int) -> 
     if known.kind == "boolean":
         return _booleans(known, data)
     if known.kind == "datetime" and datatype != "BYTES":
-        if any(type(v) is not int or not -(2**63) < v < 2**63 for v in data if v is not None):
+        if any(type(v) is not int or not -(2**63) <= v < 2**63 for v in data if v is not None):
             raise RequestError(400, f"{known.name}: expected whole microseconds since 1970-01-01 UTC (INT64) or ISO 8601 strings (BYTES)")
         return _missing(known, np.array([-(2**63) if v is None else v for v in data], np.int64))
     return records.column(known, data)
