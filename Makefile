@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 
 # A folder of wheels that pip knows is given to uv too; without one, PyTorch comes as its CPU build, not with gigabytes of CUDA.
 UV_FLAGS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
+# A certificate that pip trusts (PIP_CERT), uv is told to trust too.
+ifdef PIP_CERT
+export SSL_CERT_FILE ?= $(PIP_CERT)
+endif
 UV_INSTALL = VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode $(UV_FLAGS)
 
 .PHONY: demo test test-all check docs bench lock clean

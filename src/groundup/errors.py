@@ -19,6 +19,9 @@ and exits with ``exit_code``; from Python every error is caught with ``except Gr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class GroundupError(Exception):
     """Root of all errors that groundup raises on purpose."""
@@ -80,6 +83,38 @@ class MissingExtraError(GroundupError, ImportError):
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {library}, which is not installed; run: pip install 'groundup[{extra}]'")
         self.library, self.extra = library, extra
+
+
+LIBRARIES = {
+    "torch": "torch",
+    "sklearn": "scikit-learn",
+    "scipy": "scipy",
+    "pandas": "pandas",
+    "pyarrow": "pyarrow",
+    "duckdb": "duckdb",
+    "pandera": "pandera",
+    "PIL": "pillow",
+    "safetensors": "safetensors",
+    "onnx": "onnx",
+    "onnxscript": "onnxscript",
+    "skl2onnx": "skl2onnx",
+    "optuna": "optuna",
+    "mlflow": "mlflow",
+    "matplotlib": "matplotlib",
+}
+"""What the ``train`` extra brings: import name -> the name to install."""
+
+
+@contextmanager
+def explaining_imports(purpose: str) -> Iterator[None]:
+    """Turn the failed import of one of :data:`LIBRARIES` into a :class:`MissingExtraError`; others pass as they are."""
+    try:
+        yield
+    except ModuleNotFoundError as e:
+        library = LIBRARIES.get((e.name or "").partition(".")[0])
+        if library is None:
+            raise
+        raise MissingExtraError(library, "train", purpose) from e
 
 
 class BusyError(GroundupError):

@@ -284,5 +284,4 @@ def test_memory_does_not_grow_with_the_file(bundle: Path, tmp_path: Path, n: int
         con.execute(f"COPY ({query}) TO '{tmp_path / 'c.csv'}' (FORMAT csv)")
     rows, megabytes = grown(bundle, tmp_path / "c.csv")
     assert rows == n
-    print(megabytes)
     assert megabytes < 350

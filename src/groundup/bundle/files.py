@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import StorageError
+from groundup.errors import GroundupError, StorageError
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
 
@@ -44,22 +44,50 @@ def fsync_dir(path: Path) -> None:
         os.close(fd)
 
 
+_FREE = "free some space and run the same command again; what was finished is kept"
+_ELSEWHERE = "change its owner or mode, or choose another folder (--home for caches, --output for results)"
+_ADVICE = {
+    errno.ENOSPC: f"the disk is full: {_FREE}",
+    errno.EDQUOT: f"the quota is used up: {_FREE}",
+    errno.EFBIG: f"files may not grow so large here: raise the limit (ulimit -f) or {_FREE}",
+    errno.EROFS: "the file system is read-only: choose another folder (--home for caches, --output for results)",
+    errno.EACCES: f"no permission to write there: {_ELSEWHERE}",
+    errno.EPERM: f"no permission to write there: {_ELSEWHERE}",
+    errno.EIO: f"the disk fails: check it, or choose another folder (--home); {_FREE}",
+    errno.ESTALE: "the network folder went away: mount it again and run the same command again",
+}
+_FULL = ("No space left on device", "disk is full", "not enough space")  # as libraries say it that raise errors of their own
+
+
 @contextmanager
 def explaining_storage(path: Path) -> Iterator[None]:
     """Turn the operating system's 'no' while writing below ``path`` into a :class:`StorageError` that says what to do."""
     try:
         yield
+    except GroundupError:
+        raise
     except OSError as e:
-        advice = {
-            errno.ENOSPC: "the disk is full: free some space and run the same command again; what was finished is kept",
-            errno.EDQUOT: "the quota is used up: free some space and run the same command again",
-            errno.EROFS: "the file system is read-only: choose another folder (--output, or GROUNDUP_HOME)",
-            errno.EACCES: "no permission to write there: change the folder's owner or choose another one",
-            errno.EPERM: "no permission to write there: change the folder's owner or choose another one",
-        }.get(e.errno or 0)
-        if advice is None or isinstance(e, StorageError):
+        advice = _ADVICE.get(e.errno or 0)
+        if advice is None:
             raise
-        raise StorageError(f"cannot write {path}: {advice}") from e
+        raise StorageError(f"cannot write {e.filename2 or e.filename or path}: {advice}") from e
+    except Exception as e:
+        if not any(sign in str(e) for sign in _FULL):
+            raise
+        raise StorageError(f"cannot write {path}: {_ADVICE[errno.ENOSPC]}") from e
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; one that is there already is fine.
+
+    Raises:
+        StorageError: it cannot be made, whatever the reason.
+    """
+    with explaining_storage(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError) as e:
+            raise StorageError(f"cannot make the folder {path}: {e.strerror} ({e.filename}); choose another one") from e
 
 
 def write_bytes(path: Path, data: bytes) -> None:
