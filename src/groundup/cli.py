@@ -6,12 +6,12 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 import groundup
-from groundup.errors import GroundupError
+from groundup.errors import GroundupError, StorageError, explaining_imports
 
 app = typer.Typer(
     name="groundup",
@@ -37,19 +37,24 @@ def main() -> None:
     # Idle OpenMP threads spin by default and starve small networks on a busy machine; read when PyTorch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        app()
+        with explaining_imports(f"groundup {' '.join(sys.argv[1:2])}".strip()):
+            app()
+    except OSError as e:  # ours are among them; others have a file that is not there, or is no file, or may not be read
+        if os.environ.get("GROUNDUP_TRACEBACK") or not (isinstance(e, GroundupError) or e.filename):
+            raise
+        known = e if isinstance(e, GroundupError) else StorageError(f"{e.filename}: {e.strerror}; give a path that is there and may be used")
+        _fail(known)
     except GroundupError as e:
         if os.environ.get("GROUNDUP_TRACEBACK"):
             raise
-        from groundup.console import fail
+        _fail(e)
 
-        fail(str(e))
-        sys.exit(e.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader (head, less) has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(0)
+
+def _fail(error: GroundupError) -> NoReturn:
+    from groundup.console import fail
+
+    fail(str(error))
+    sys.exit(error.exit_code)
 
 
 def _version(asked: bool) -> None:

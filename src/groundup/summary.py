@@ -126,7 +126,7 @@ def _next(run: Run) -> list[tuple[str, str]]:
     if run.bundle is not None:
         commands.append(("serve it:   ", f"{_groundup()} serve {_shown(run.bundle)}"))
     if run.report is not None:
-        commands.append(("read it:    ", f"{_opener()}{_shown(run.report)}"))
+        commands.append(("read it:    ", f"{_opener()} {_shown(run.report)}"))
     return commands
 
 

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
+import pandas as pd
+
 GROUNDUP = [sys.executable, "-m", "groundup"]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -35,6 +38,23 @@ data: {source: digits, limit: 400}
 model: {name: cnn, width: 4}
 train: {epochs: 3, batch_size: 32, ema: 0.9, early_stopping: {patience: 2}, checkpoint: {seconds: 0}}
 """ + QUICK.replace("schemes: []", "schemes: [static_wi8_ai8]")
+
+
+OWN = """
+name: own
+task: tabular-classification
+data: {source: "Daten für März.csv", target: Art}
+model: {name: logistic}
+""" + QUICK
+
+
+def own_table(n: int = 240, seed: int = 0) -> pd.DataFrame:
+    """Numbers, whole numbers, categories and a target that follows from them, named in five scripts."""
+    rng = np.random.default_rng(seed)
+    size, count = rng.normal(10, 3, n).round(3), rng.integers(0, 50, n)
+    colour = rng.choice(["grün", "赤", "синий", "a,b \"c\"", "🟡"], n)
+    kind = np.where(size + 0.1 * count + 2 * (colour == "赤") > 13, "Süß & 辛い", "сладкий")
+    return pd.DataFrame({"Größe [µm]": size, "количество": count, "色 'c'": colour, "Art": kind})
 
 
 @dataclass(frozen=True)

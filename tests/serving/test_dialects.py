@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from live_server import Server, Start
 
 from groundup.bundle import Field
-from groundup.serving import records
+from groundup.bundle.signature import MISSING_DATETIME
+from groundup.serving import records, tensors
 from groundup.serving.engine import Engine
 from groundup.serving.refusal import RequestError
 from groundup.serving.strict_json import dumps, loads
@@ -307,6 +308,14 @@ def test_dates_arrive_to_the_microsecond(moment: datetime) -> None:
     assert got == (naive - datetime(1970, 1, 1)) // (datetime(1970, 1, 2) - datetime(1970, 1, 1)) * 86_400_000_000 + (
         (naive - datetime(1970, 1, 1)) % (datetime(1970, 1, 2) - datetime(1970, 1, 1))
     ) // (datetime.resolution)
+
+
+def test_a_missing_date_travels_through_v2_as_null_or_as_the_tensors_own_mark() -> None:
+    nullable, required = Field("a", "datetime", nullable=True), Field("a", "datetime")
+    assert tensors.from_json(nullable, "INT64", [None, MISSING_DATETIME, 5], 3, 3).tolist() == [MISSING_DATETIME, MISSING_DATETIME, 5]
+    for missing in (None, MISSING_DATETIME):
+        with pytest.raises(RequestError, match="row 1, a: the value is missing"):
+            tensors.from_json(required, "INT64", [0, missing], 2, 2)
 
 
 JSON = st.recursive(

@@ -45,12 +45,13 @@ def fsync_dir(path: Path) -> None:
 
 
 _FREE = "free some space and run the same command again; what was finished is kept"
-_ELSEWHERE = "change its owner or mode, or choose another folder (--home for caches, --output for results)"
+_FOLDERS = "--home for caches, --output for results, GROUNDUP_HOME for downloads"
+_ELSEWHERE = f"change its owner or mode, or choose another folder ({_FOLDERS})"
 _ADVICE = {
     errno.ENOSPC: f"the disk is full: {_FREE}",
     errno.EDQUOT: f"the quota is used up: {_FREE}",
     errno.EFBIG: f"files may not grow so large here: raise the limit (ulimit -f) or {_FREE}",
-    errno.EROFS: "the file system is read-only: choose another folder (--home for caches, --output for results)",
+    errno.EROFS: f"the file system is read-only: choose another folder ({_FOLDERS})",
     errno.EACCES: f"no permission to write there: {_ELSEWHERE}",
     errno.EPERM: f"no permission to write there: {_ELSEWHERE}",
     errno.EIO: f"the disk fails: check it, or choose another folder (--home); {_FREE}",

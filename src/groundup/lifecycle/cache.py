@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import groundup
-from groundup.bundle.files import explaining_storage, write_json
+from groundup.bundle.files import explaining_storage, make_folder, write_json
 
 # What can change a stage's output besides groundup's own code.
 LIBRARIES = ("numpy", "pandas", "scikit-learn", "torch", "onnx", "onnxruntime", "skl2onnx", "duckdb", "optuna", "mlflow", "datasketches")
@@ -94,7 +94,7 @@ class Cache:
         """Hold the right to make one output; calls ``waiting`` with the holder's process id if another run has it."""
         path = self.directory(stage, key).with_name(f"{key}.lock")
         with explaining_storage(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.bundle import cpu
-from groundup.bundle.files import explaining_storage, write_bytes, write_json
+from groundup.bundle.files import explaining_storage, make_folder, write_bytes, write_json
 from groundup.bundle.proof import Proof
-from groundup.errors import GroundupError, Interrupted, RecipeError
+from groundup.errors import GroundupError, Interrupted, RecipeError, explaining_imports
 from groundup.lifecycle import cache as caching
 from groundup.lifecycle.stage import Context, Output
 from groundup.lifecycle.steps import StepOutput, cleaner, run_step, step_hash
@@ -142,7 +142,7 @@ def run(
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe)
     runner = _Runner(recipe, home_of(recipe, home), progress or Silent())
-    with _signals(runner.stopping) if handle_signals else contextlib.nullcontext():
+    with _signals(runner.stopping) if handle_signals else contextlib.nullcontext(), explaining_imports("running a recipe"):
         return runner.run(until=until, start=start)
 
 
@@ -204,10 +204,11 @@ class _Runner:
             self._publish()
             self._write("finished")
         except BaseException as e:
-            self._finish_tracking("KILLED" if isinstance(e, Interrupted | KeyboardInterrupt) else "FAILED")
+            stopped = isinstance(e, Interrupted | KeyboardInterrupt)
+            self._finish_tracking("KILLED" if stopped else "FAILED", 1.0 if isinstance(e, KeyboardInterrupt) else 30.0)
             self.record.seconds = time.monotonic() - began
             if self.record.stages and not isinstance(e, OSError):
-                self._write("interrupted" if isinstance(e, Interrupted | KeyboardInterrupt) else "failed", str(e))
+                self._write("interrupted" if stopped else "failed", str(e))
             raise
         return self.record
 
@@ -234,9 +235,9 @@ class _Runner:
         work = self.cache.work(name, key)
         final = self.cache.directory(name, key)
         with explaining_storage(self.home):
-            work.mkdir(parents=True, exist_ok=True)
+            make_folder(work)
             out = final.with_name(f".{key}.{os.getpid()}.making")
-            out.mkdir(parents=True)
+            make_folder(out)
             context = Context(
                 root=self.recipe.root,
                 work=work,
@@ -280,7 +281,7 @@ class _Runner:
     def _write(self, status: str, message: str = "") -> None:
         folder = self.home / "runs" / self.record.id
         with explaining_storage(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_json(
                 folder / "run.json",
                 {
@@ -322,7 +323,7 @@ class _Runner:
                     shutil.copytree(made.path, folder, dirs_exist_ok=True)
         if "report" in self.outputs:
             with explaining_storage(build):
-                build.mkdir(exist_ok=True)
+                make_folder(build)
                 write_bytes(build / "report.html", (self.outputs["report"].path / "report.html").read_bytes())
 
     # ── keys ────────────────────────────────────────────────────────────────────────────────────────
@@ -408,9 +409,9 @@ class _Runner:
             self.tracker = tracker.start(self.record.id, _flat(self.recipe.dump()))
         return {"log_metrics": self.tracker.log_metrics}
 
-    def _finish_tracking(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    def _finish_tracking(self, status: Literal["FINISHED", "FAILED", "KILLED"], timeout: float = 30.0) -> None:
         if self.tracker is not None:
-            self.tracker.finish(status)
+            self.tracker.finish(status, timeout)
 
     # ── the wires ───────────────────────────────────────────────────────────────────────────────────
 
@@ -567,6 +568,8 @@ def _signals(stopping: threading.Event) -> Iterator[None]:
     before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except KeyboardInterrupt:
+        raise Interrupted("stopped at once; run the same command again to go on from what was saved before") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

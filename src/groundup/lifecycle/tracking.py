@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -75,6 +76,8 @@ def connect(home: Path) -> Any:
         home.mkdir(parents=True, exist_ok=True)
         with open(home / ".mlflow.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (home / "mlflow.db").exists():
+                _make_tables(mlflow, home)
             with closing(sqlite3.connect(home / "mlflow.db", timeout=30)) as database:
                 database.execute("PRAGMA journal_mode=WAL")
             client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=registry_uri(home))
@@ -82,6 +85,16 @@ def connect(home: Path) -> Any:
             return client
     except (OSError, sqlite3.Error) as e:
         raise StorageError(f"cannot open {home / 'mlflow.db'}: {e}; free the disk or choose another folder with GROUNDUP_HOME") from e
+
+
+def _make_tables(mlflow: Any, home: Path) -> None:
+    """Make ``mlflow.db`` under another name first: MLflow never recovers from tables that a kill or a full disk left half made."""
+    for leftover in home.glob(".mlflow.db.*.making*"):
+        leftover.unlink()
+    unfinished = home / f".mlflow.db.{secrets.token_hex(4)}.making"  # MLflow keeps what it opened under this name
+    uri = f"sqlite:///{unfinished.resolve()}"
+    mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+    os.replace(unfinished, home / "mlflow.db")
 
 
 def experiment_id(client: Any, name: str, home: Path) -> str:

@@ -155,6 +155,7 @@ def _network(section: Train, model: Model, resolved: Any, arrays: Arrays, prepar
 
     with context.progress.task("proving the training on this model"):
         held = _held(_link_one(model) + proofs(resolved, arrays, section, context))
+    context.check()
     config = resolved.config(arrays.feature_shape, arrays.n_outputs)
     key = json.dumps([section.model_dump(mode="json"), config, prepared.data_hash, context.seed], sort_keys=True, default=str)
     module, fitted = networks.fitted(resolved, arrays, section, context, fingerprint=hashlib.sha256(key.encode()).hexdigest())

@@ -13,22 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.errors import GroundupError, MissingExtraError, RecipeError
+from groundup.errors import LIBRARIES, GroundupError, MissingExtraError, RecipeError
 from groundup.lifecycle.prepare import Prepared, prepare
 from groundup.lifecycle.stage import Context
 from groundup.lifecycle.steps import cleaner, load
 from groundup.recipe import Recipe
 
 SAMPLE = 2000
-_LIBRARIES = {
-    "torch": "torch",
-    "scikit-learn": "sklearn",
-    "pandas": "pandas",
-    "duckdb": "duckdb",
-    "onnx": "onnx",
-    "optuna": "optuna",
-    "mlflow": "mlflow",
-}
 _FREE = 200_000_000  # bytes; less than this left on the disk is worth a word
 
 
@@ -78,10 +69,17 @@ def _goals(recipe: Recipe) -> str:
 
 
 def _libraries() -> str:
-    missing = [name for name, module in _LIBRARIES.items() if importlib.util.find_spec(module) is None]
+    missing = [name for module, name in LIBRARIES.items() if not _present(module)]
     if missing:
         raise MissingExtraError(", ".join(missing), "train", "running a recipe")
-    return ", ".join(_LIBRARIES)
+    return ", ".join(LIBRARIES.values())
+
+
+def _present(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def _sample(recipe: Recipe, folder: str) -> Prepared:

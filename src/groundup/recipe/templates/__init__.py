@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.bundle.files import explaining_storage, write_bytes
+from groundup.bundle.files import explaining_storage, make_folder, write_bytes
 from groundup.errors import RecipeError
 
 SCHEMA = ".groundup/recipe.schema.json"
@@ -48,7 +48,7 @@ def write(folder: Path, name: str, *, force: bool = False) -> Path:
     from groundup.recipe.schema import json_schema
 
     with explaining_storage(folder):
-        (folder / SCHEMA).parent.mkdir(parents=True, exist_ok=True)
+        make_folder((folder / SCHEMA).parent)
         write_bytes(folder / SCHEMA, json.dumps(json_schema(), indent=2).encode())
         for path in files:
             content = path.read_bytes()
