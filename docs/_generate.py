@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -105,10 +106,15 @@ def proofs() -> str:
     lines = ["| claim | against | measured | tolerance | |", "|---|---|---|---|---|"]
     for name in catalogue.entries():
         for p in check(name):
-            lines.append(
-                f"| {p.claim} | {p.reference} | {p.quantity}: {p.measured:.2g} | {p.tolerance:.2g} | {'passed' if p.passed else '**failed**'} |"
-            )
+            state = "passed" if p.passed else "**failed**"
+            lines.append(f"| {p.claim} | {p.reference} | {p.quantity}: {p.measured:.2g} | {p.tolerance:.2g} | {state} |")
     return "\n".join(lines)
 
 
-GENERATORS: dict[str, Callable[[], str]] = {"recipe": recipe, "cli": cli, "models": models, "proofs": proofs}
+def benchmarks() -> str:
+    """What scripts/bench wrote, as it wrote it."""
+    results = sorted((Path(__file__).parents[1] / "benchmarks" / "results").glob("*.txt"))
+    return "\n".join(f"## {path.stem}\n\n```text\n{path.read_text()}```\n" for path in results)
+
+
+GENERATORS: dict[str, Callable[[], str]] = {"recipe": recipe, "cli": cli, "models": models, "proofs": proofs, "benchmarks": benchmarks}

@@ -42,7 +42,9 @@ def main() -> None:
     except OSError as e:  # ours are among them; others have a file that is not there, or is no file, or may not be read
         if os.environ.get("GROUNDUP_TRACEBACK") or not (isinstance(e, GroundupError) or e.filename):
             raise
-        known = e if isinstance(e, GroundupError) else StorageError(f"{e.filename}: {e.strerror}; give a path that is there and may be used")
+        known = (
+            e if isinstance(e, GroundupError) else StorageError(f"{e.filename}: {e.strerror}; give a path that is there and may be used")
+        )
         _fail(known)
     except GroundupError as e:
         if os.environ.get("GROUNDUP_TRACEBACK"):

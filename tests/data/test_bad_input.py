@@ -362,6 +362,14 @@ def test_the_users_function_is_applied_piece_by_piece(tmp_path: Path, prepared: 
     np.testing.assert_array_equal(test["x"], frame["x"][got.rows("test")])
 
 
+def test_a_cleaning_keeps_the_classes_as_they_are_written(tmp_path: Path, prepared: Prepare) -> None:
+    """DuckDB takes yes and no for truth values; a class keeps the text that stands there, with a cleaning as without."""
+    lines = [f"{i * i % 97 / 7},{'yes' if i % 3 else 'no'}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,left", *lines]))
+    got = prepared(root=tmp_path, source="t.csv", target="left", clean=lambda frame: frame)
+    assert got.classes == ["no", "yes"]
+
+
 def test_a_cleaning_that_loses_the_rows_is_refused(tmp_path: Path, prepared: Prepare) -> None:
     csv(tmp_path / "t.csv", 100)
     with pytest.raises(DataError, match="returns a DataFrame, got NoneType"):

@@ -40,19 +40,22 @@ train: {epochs: 3, batch_size: 32, ema: 0.9, early_stopping: {patience: 2}, chec
 """ + QUICK.replace("schemes: []", "schemes: [static_wi8_ai8]")
 
 
-OWN = """
+OWN = (
+    """
 name: own
 task: tabular-classification
 data: {source: "Daten für März.csv", target: Art}
 model: {name: logistic}
-""" + QUICK
+"""
+    + QUICK
+)
 
 
 def own_table(n: int = 240, seed: int = 0) -> pd.DataFrame:
     """Numbers, whole numbers, categories and a target that follows from them, named in five scripts."""
     rng = np.random.default_rng(seed)
     size, count = rng.normal(10, 3, n).round(3), rng.integers(0, 50, n)
-    colour = rng.choice(["grün", "赤", "синий", "a,b \"c\"", "🟡"], n)
+    colour = rng.choice(["grün", "赤", "синий", 'a,b "c"', "🟡"], n)
     kind = np.where(size + 0.1 * count + 2 * (colour == "赤") > 13, "Süß & 辛い", "сладкий")
     return pd.DataFrame({"Größe [µm]": size, "количество": count, "色 'c'": colour, "Art": kind})
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import OWN, call, own_table, written
 
+
 @pytest.fixture(scope="session")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run: recipe, data, ``build/bundle``.  Not to be changed; copy what is to be damaged."""

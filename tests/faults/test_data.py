@@ -131,13 +131,16 @@ def images(folder: Path, n: int = 30) -> Path:
     return folder
 
 
-IMAGES = """
+IMAGES = (
+    """
 name: bilder
 task: image-classification
 data: {source: bilder, max_bad_rows: 0.05}
 model: {name: cnn, width: 4}
 train: {epochs: 1, batch_size: 8}
-""" + QUICK
+"""
+    + QUICK
+)
 
 
 def test_images_of_every_size_and_mode_go_through_and_broken_ones_aside(tmp_path: Path) -> None:

@@ -54,12 +54,12 @@ def _read(job: Job, source: TableSource, con: Any, clean: Callable[[Any], Any] |
         raise DataError(f"{source.where}: which column is to be predicted? give data.target")
     if source.task is not None and source.task != job.task and section.target is None:
         raise DataError(f"{source.where} is made for {source.task}, and the recipe's task is {job.task}; change one of them")
+    forced: dict[str, schemas.Kind] = {target: "category"} if job.classification else {}
     with job.progress.task("read", None, "rows") as task:
         if clean is not None:
-            source = _cleaned(job, source, con, clean)
+            source = _cleaned(job, source, con, clean, forced)
         declared = _declared(path, section, source.where)
         kinds: dict[str, schemas.Kind] | None = {n: c.kind for n, c in declared.columns.items()} if declared else None
-        forced: dict[str, schemas.Kind] = {target: "category"} if job.classification else {}
         spill = reading.spill(source, con, job.work / "spill.parquet", kinds=kinds, forced=forced, limit=section.limit)
         task.advance(spill.n_rows)
     check_names(section, target, spill.present, source.where)
@@ -125,13 +125,13 @@ class _Parquet(TableSource):
         return f"read_parquet([{', '.join(text(str(f)) for f in self.files)}], union_by_name=true)"
 
 
-def _cleaned(job: Job, source: TableSource, con: Any, clean: Callable[[Any], Any]) -> TableSource:
+def _cleaned(job: Job, source: TableSource, con: Any, clean: Callable[[Any], Any], forced: dict[str, schemas.Kind]) -> TableSource:
     """The source after the user's function, applied to pieces of at most 100,000 rows."""
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    first = reading.spill(source, con, job.work / "uncleaned.parquet", kinds=None, forced={}, limit=job.section.limit)
+    first = reading.spill(source, con, job.work / "uncleaned.parquet", kinds=None, forced=forced, limit=job.section.limit)
     files: list[Path] = []
     start = 0
     for piece in reading.pieces(first.path, list(first.kinds)):
