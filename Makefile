@@ -26,7 +26,7 @@ check: $(VENV)/.installed-all ## what CI checks besides tests
 	scripts/check
 
 docs: $(VENV)/.installed-all ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.installed-all ## the benchmarks beside their peers
 	scripts/bench

@@ -141,7 +141,9 @@ def table(rows: Iterable[tuple[Any, ...]], header: tuple[str, ...], title: str |
     """Print a plain table; numbers are right-aligned by the caller's formatting."""
     from rich.table import Table
 
-    grid = Table(*header, title=title, title_justify="left", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    grid = Table(title=title, title_justify="left", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for i, name in enumerate(header):
+        grid.add_column(name, no_wrap=i == 0, overflow="fold")  # what a person would type stands whole
     for row in rows:
         grid.add_row(*(cell if not isinstance(cell, str) else _plain(cell) for cell in row))
     out.print(grid)

@@ -1,8 +1,9 @@
-"""The table that a run ends with: what a person wants to know, in the order they ask."""
+"""The table that a run ends with: what a person wants to know, in the order they ask.  Made for 80 columns."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,17 @@ def show(run: Run) -> None:
         console.out.print(Text.assemble((f"  {what}  ", "dim"), command), soft_wrap=True)
 
 
-def _interval(entry: dict[str, Any]) -> str:
-    value, low, high = entry["value"], entry["low"], entry["high"]
-    return f"{value:.4f}" + (f"  [{low:.4f}, {high:.4f}]" if low is not None and high is not None else "")
+def _aligned(rows: Sequence[tuple[str, ...]], right: Sequence[int] = ()) -> list[str]:
+    """Rows of cells as lines with columns; those numbered in ``right`` are flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+        for row in rows
+    ]
+
+
+def _judged(text: str, good: bool) -> Text:
+    return Text(text, style="green" if good else "red")
 
 
 def _data(prepared: Any) -> list[str]:
@@ -64,39 +73,74 @@ def _quality(evaluated: Any) -> list[Any]:
         return []
     name, entry = next(iter(evaluated.metrics.items()))
     confidence = evaluated.intervals.get("confidence", 0.95)
-    lines: list[Any] = [f"{name} {_interval(entry)}  ({confidence:.0%} interval, {evaluated.n:,} test rows)"]
+    rows = [(name, *_interval(entry), f"{confidence:.0%} interval, {evaluated.n:,} test rows")]
     if name in evaluated.baseline:
-        lines.append(f"baseline {_interval(evaluated.baseline[name])}  ({evaluated.baseline_which})")
+        rows.append(("baseline", *_interval(evaluated.baseline[name]), evaluated.baseline_which))
+    lines: list[Any] = [*_aligned(rows)]
     if evaluated.gates:
         passed = sum(g.passed for g in evaluated.gates)
         lines.append(_judged(f"{passed} of {len(evaluated.gates)} gates passed", passed == len(evaluated.gates)))
     return lines
 
 
-def _judged(text: str, good: bool) -> Text:
-    return Text(text, style="green" if good else "red")
-
-
-def _latency(candidate: Any) -> str:
-    first = next(iter(candidate.latency.values()))
-    return f"{console.size(candidate.bytes)}, p50 {first['p50_ms']:.3f} ms, p99 {first['p99_ms']:.3f} ms"
+def _interval(entry: dict[str, Any]) -> tuple[str, str]:
+    value, low, high = entry["value"], entry["low"], entry["high"]
+    return f"{value:.4f}", f"[{low:.4f}, {high:.4f}]" if low is not None and high is not None else ""
 
 
 def _compression(compressed: Any) -> list[Any]:
+    """Before and after; where it did not pay, everything that was tried and why it was refused."""
     if compressed is None:
         return []
-    lines: list[Any] = [f"before  {_latency(compressed.reference)}  (fp32)"]
-    if compressed.chosen.scheme != compressed.reference.scheme:
-        lines.append(f"after   {_latency(compressed.chosen)}  ({compressed.chosen.scheme})")
-    verdict = compressed.verdict
-    lines.append(
-        Text.assemble(("paid" if verdict.paid else "did not pay", "bold green" if verdict.paid else "bold yellow"), f": {verdict.reason}")
-    )
+    from groundup.compression.verdict import describe
+
+    fp32, verdict = compressed.reference, compressed.verdict
+    others = [compressed.chosen] if verdict.paid else [c for c in compressed.candidates if c.applicable and c.latency and c != fp32]
+    rows = [("before", *_measured(fp32))] + [("after" if verdict.paid else "tried", *_measured(c)) for c in others]
+    lines: list[Any] = [*_aligned(rows, right=(2, 3, 4))]
+    if verdict.paid:
+        chosen = compressed.chosen
+        t = [f"{t['speedup']:.2f} × as fast at batch {batch}" for batch, t in chosen.latency.items()]
+        kept = chosen.why.removeprefix(describe(chosen, fp32)).removeprefix("; ")
+        ratio = f"{chosen.bytes / fp32.bytes:.2f} × the bytes"
+        lines.append(Text.assemble(("paid", "bold green"), f": {', '.join([*t, ratio])}" + (f"; {kept}" if kept else "")))
+        return lines
+    refused = [c for c in compressed.candidates if c.scheme != fp32.scheme]
+    lines.append(Text.assemble(("did not pay", "bold yellow"), ": fp32 stays" if refused else f": {verdict.reason}"))
+    for c in refused:
+        lines.append(f"  {c.scheme}: {c.why.removeprefix(describe(c, fp32)).removeprefix('; ') if c.latency else c.why}")
     return lines
 
 
+def _measured(candidate: Any) -> tuple[str, str, str, str]:
+    first = next(iter(candidate.latency.values()))
+    return candidate.scheme, console.size(candidate.bytes), f"p50 {first['p50_ms']:.3f} ms", f"p99 {first['p99_ms']:.3f} ms"
+
+
 def _service(rehearsed: Any) -> list[str]:
-    return [] if rehearsed is None else list(rehearsed.service_lines())
+    if rehearsed is None:
+        return []
+    if not rehearsed.enabled:
+        return list(rehearsed.notes)
+    rows = [
+        (
+            f"{e['connections']:.0f} caller{'s' * (e['connections'] > 1)}",
+            f"p50 {e['p50_ms']:.2f} ms",
+            f"p99 {e['p99_ms']:.2f} ms",
+            f"{e['requests_per_second']:,.0f} requests/s",
+        )
+        for e in rehearsed.loads
+    ]
+    lines = _aligned(rows, right=(0, 1, 2, 3))
+    lines.append(f"{rehearsed.replayed:,} test rows over HTTP answered as by the graph")
+    memory = rehearsed.start.get("memory_mb")
+    told = [f"first answer after {rehearsed.start['seconds_to_first_answer']:.2f} s"]
+    told += [f"killed, ready again in {rehearsed.restart['seconds_until_ready']:.2f} s"] if rehearsed.restart else []
+    told += [f"{memory:.0f} MiB"] if memory else []
+    lines.append("; ".join(told))
+    if rehearsed.drain:
+        lines.append(f"stopped under load, {rehearsed.drain['failed']} of {rehearsed.drain['requests']:,} requests failed")
+    return lines
 
 
 def _drift(rehearsed: Any) -> list[str]:
@@ -110,7 +154,7 @@ def _proofs(run: Run) -> list[Any]:
     passed = sum(p.passed for p in proofs)
     by_link = {link: [p for p in proofs if p.link == link] for link in sorted({p.link for p in proofs})}
     detail = ", ".join(f"link {link}: {sum(p.passed for p in ps)}/{len(ps)}" for link, ps in by_link.items())
-    return [_judged(f"{passed} of {len(proofs)} passed  ({detail})", passed == len(proofs))]
+    return [_judged(f"{passed} of {len(proofs)} passed", passed == len(proofs)), Text(detail, style="dim")]
 
 
 def _registry(registered: Any) -> list[str]:
@@ -122,11 +166,12 @@ def _registry(registered: Any) -> list[str]:
 
 
 def _next(run: Run) -> list[tuple[str, str]]:
+    """The commands to go on with."""
     commands = []
     if run.bundle is not None:
-        commands.append(("serve it:   ", f"{_groundup()} serve {_shown(run.bundle)}"))
+        commands.append(("serve it:", f"{_groundup()} serve {_shown(run.bundle)}"))
     if run.report is not None:
-        commands.append(("read it:    ", f"{_opener()} {_shown(run.report)}"))
+        commands.append(("read it: ", f"{_opener()} {_shown(run.report)}".strip()))
     return commands
 
 
@@ -141,9 +186,13 @@ def _groundup() -> str:
 
 
 def _opener() -> str:
+    """What opens a page here: nothing where there is no desktop, and the path alone is shown."""
+    import shutil
     import sys
 
-    return "open" if sys.platform == "darwin" else "xdg-open"
+    if sys.platform == "darwin":
+        return "open"
+    return "xdg-open" if shutil.which("xdg-open") and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) else ""
 
 
 def _shown(path: Path) -> str:

@@ -17,5 +17,5 @@ def test_published_sets_prepare(entry: Any, prepared: Any) -> None:
     got = prepared(entry.task, source=entry.name)
     assert sum(got.sizes.values()) + got.quarantined == entry.rows
     assert got.quarantined == 0
-    assert got.proofs[0].proof().passed
+    assert got.proofs[0].passed
     assert not [note for note in got.notes if note.startswith("leak")]

@@ -281,7 +281,7 @@ def test_every_embedded_name_prepares(prepared: Prepare) -> None:
             assert sum(got.sizes.values()) == entry.rows
             assert got.quarantined == 0
             assert not [n for n in got.notes if "leak" in n]
-            assert all(p.proof().passed for p in got.proofs)
+            assert all(p.passed for p in got.proofs)
 
 
 def test_digits_are_the_sixteen_levels_spread_over_bytes(prepared: Prepare) -> None:

@@ -80,9 +80,14 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
     left.mkdir(parents=True)
     other = cache.directory("train", "other").with_name(".other.123.making")
     other.mkdir()
+    at_work = cache.directory("train", "third").with_name(".third.123.making")
     with cache.lock("train", "k", lambda pid: None):
         assert not left.exists()
-        assert other.exists()
+        assert not other.exists()
+    with cache.lock("train", "third", lambda pid: None):
+        at_work.mkdir()
+        with cache.lock("train", "k", lambda pid: None):
+            assert at_work.exists()
 
 
 def test_the_code_and_the_libraries_have_an_identity():

@@ -51,7 +51,7 @@ def test_candidates_are_measured_and_what_is_chosen_is_proven(digits, tmp_path):
     assert result.verdict.paid, result.verdict.reason
     assert result.chosen.bytes <= 0.6 * result.reference.bytes
     assert result.chosen.parity["label_agreement"] > 0.97
-    proofs = [record.proof() for record in result.proofs]
+    proofs = result.proofs
     assert {p.link for p in proofs} == {3, 4}
     assert all(p.passed for p in proofs)
     assert Compressed.load(result.path) == result
@@ -96,7 +96,7 @@ def test_degradation_in_percent_of_fp32(table, tmp_path):
 
 def test_regression_with_missing_values(table, tmp_path):
     result = run(Compress(measure=QUICK), table, tmp_path)
-    assert [r.proof().passed for r in result.proofs if r.link == 3] == [True, True]
+    assert [r.passed for r in result.proofs if r.link == 3] == [True, True]
     assert result.candidates[schemes.names().index("weight_only_wfp16_afp32")].why.startswith("not applicable")
 
 

@@ -110,7 +110,7 @@ def test_features_are_standardized_on_training_alone(made: Prepared) -> None:
 
 
 def test_proof_profile_and_quarantine_are_there(made: Prepared) -> None:
-    (proof,) = [record.proof() for record in made.proofs]
+    (proof,) = made.proofs
     assert proof.passed
     assert proof.link == 3
     assert proof.measured == 0

@@ -47,7 +47,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rehearsed, B
 def test_the_bundle_leaves_with_the_whole_chain(played: tuple[Path, Rehearsed, Bundle]) -> None:
     folder, done, before = played
     after = Bundle.open(folder / "out" / "bundle")
-    assert after.proofs() == [p.proof() for p in done.proofs]
+    assert after.proofs() == done.proofs
     assert {p.link for p in after.proofs()} == {5, 6}
     assert all(p.passed for p in after.proofs())
     for name in ("name", "task", "signature", "graph", "created", "metrics", "serve", "monitor"):

@@ -79,7 +79,7 @@ def test_classification_answers_probabilities_equal_to_its_graph(model: dict[str
     assert np.abs(exported - found.raw_scores(X)).max() < 1e-5
     assert found.scores == ("logits" if found.kind == "network" else "probabilities")
     assert found.proofs
-    assert all(record.proof().passed for record in found.proofs)
+    assert all(record.passed for record in found.proofs)
     assert not any(path.suffix in (".pt", ".pkl", ".pickle", ".joblib") for path in found.path.iterdir())
 
 

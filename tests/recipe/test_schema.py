@@ -79,7 +79,12 @@ def test_a_mistake_is_refused(path: tuple[str, ...], value: Any) -> None:
 
 def test_keys_are_described() -> None:
     """An editor shows a description at every key of every section that the recipe can hold."""
-    undescribed = []
-    for name, section in json_schema()["$defs"].items():
-        undescribed += [f"{name}.{key}" for key, value in section.get("properties", {}).items() if "description" not in value]
-    assert not undescribed
+    schema = json_schema()
+
+    def described(value: dict[str, Any]) -> bool:
+        if "$ref" in value:
+            return "description" in value or "description" in schema["$defs"][value["$ref"].rsplit("/", 1)[1]]
+        return "description" in value or any(described(v) for v in value.get("anyOf", []))
+
+    sections = {"recipe": schema, **schema["$defs"]}
+    assert [f"{name}.{key}" for name, s in sections.items() for key, v in s.get("properties", {}).items() if not described(v)] == []

@@ -96,6 +96,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = _beside(path, "tmp")
     with explaining_storage(path):
         try:
+            _sweep(path)
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
             with os.fdopen(fd, "wb") as f:
                 f.write(data)
@@ -182,7 +183,10 @@ def _sweep(path: Path) -> None:
     for leftover in path.parent.glob(f".{_escaped(path.name)}.{_host()}-*-*.tmp"):
         pid = leftover.name.removesuffix(".tmp").rsplit(".", 1)[1].split("-")[1]
         if pid.isdecimal() and not _alive(int(pid)):
-            shutil.rmtree(leftover, ignore_errors=True)
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def _escaped(name: str) -> str:

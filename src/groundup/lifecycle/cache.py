@@ -48,7 +48,7 @@ def code_hash() -> str:
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         relative = path.relative_to(package).as_posix()
-        if relative.startswith(("cli", "console")):
+        if relative.startswith(("cli", "console", "summary")):
             continue
         digest.update(relative.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -104,11 +104,25 @@ class Cache:
                 fcntl.flock(fd, fcntl.LOCK_EX)
             os.truncate(fd, 0)
             os.pwrite(fd, str(os.getpid()).encode(), 0)
-            for left in path.parent.glob(f".{key}.*"):  # of a run that was killed: nobody else can be writing it
-                shutil.rmtree(left, ignore_errors=True)
+            self._sweep(path.parent, key)
             yield
         finally:
             os.close(fd)
+
+    @staticmethod
+    def _sweep(folder: Path, mine: str) -> None:
+        """Remove what killed runs left half made: nobody else can be writing what is locked by this process, or by none."""
+        for left in folder.glob(".*.making"):
+            key = left.name.split(".")[1]
+            if key != mine:
+                with open(folder / f"{key}.lock", "a") as lock:
+                    try:
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        continue
+                    shutil.rmtree(left, ignore_errors=True)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
 
     def record(self, directory: Path, inputs: dict[str, Any]) -> None:
         """Leave in an output what its key was made of."""

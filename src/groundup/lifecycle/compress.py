@@ -24,7 +24,7 @@ from groundup.compression import schemes
 from groundup.compression.verdict import Candidate, Degradation, Verdict, Wanted, choose
 from groundup.errors import ProofError, RecipeError
 from groundup.lifecycle.prepare import Prepared
-from groundup.lifecycle.stage import Context, Output, ProofRecord
+from groundup.lifecycle.stage import Context, Output
 from groundup.lifecycle.train import Trained
 from groundup.sections import Section
 
@@ -116,7 +116,7 @@ class Compressed(Output):
     """What the schemes were told: per_channel, reduce_range, calibration, samples."""
     cpu: dict[str, Any]
     """Where it was measured: name, features, vnni."""
-    proofs: list[ProofRecord] = Field(default_factory=list)
+    proofs: list[Proof] = Field(default_factory=list)
 
     @property
     def chosen(self) -> Candidate:
@@ -204,7 +204,7 @@ def compress(section: Compress, prepared: Prepared, trained: Trained, *, out: Pa
     if verdict.paid:
         rows = {split: len(y) for split, y in truth.items()}
         proofs += compressed(result.chosen, result.reference, _wanted(section), rows, result.cpu["name"])
-    return result.model_copy(update={"proofs": [ProofRecord.of(p) for p in proofs]})
+    return result.model_copy(update={"proofs": proofs})
 
 
 def prove_export(

@@ -104,7 +104,7 @@ def package(
         profile = {"inputs": _inputs_profile(prepared), "outputs": _outputs_profile(served, prepared, signature)}
         task.advance(part="profile")
         environment = describe_environment(trained.kind)
-        proofs = [record.proof() for stage in (prepared, trained, compressed) for record in stage.proofs]
+        proofs = [*prepared.proofs, *trained.proofs, *compressed.proofs]
         chosen = compressed.chosen
         metrics = {k: v for k, v in chosen.metrics["test"].items() if v is not None}
         compression = {

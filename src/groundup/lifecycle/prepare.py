@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from groundup.bundle.proof import Proof
 from groundup.bundle.signature import Field as SignatureField
 from groundup.data.settings import SPLITS, Data, Image, Split, Task
 from groundup.errors import DataError
-from groundup.lifecycle.stage import Context, Output, ProofRecord
+from groundup.lifecycle.stage import Context, Output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ class Prepared(Output):
     quarantined: int = 0
     data_hash: str
     notes: list[str] = Field(default=[])
-    proofs: list[ProofRecord] = Field(default=[])
+    proofs: list[Proof] = Field(default=[])
 
     @property
     def n_outputs(self) -> int:
@@ -133,5 +134,5 @@ def prepare(
         if clean is not None:
             raise DataError(f"a clean function works on tables, and {source.where} holds arrays")
         facts = prepare_arrays(job, source)
-    proof = ProofRecord.of(facts.pop("proof"))
+    proof = facts.pop("proof")
     return Prepared(task=task, data_hash=fingerprint_of(source, section, context.root), notes=job.notes, proofs=[proof], **facts).at(out)

@@ -21,7 +21,7 @@ from groundup.bundle import Bundle, Proof
 from groundup.errors import BundleError, MissingExtraError, ProofError, StorageError
 from groundup.lifecycle.paired import Difference
 from groundup.lifecycle.prepare import Prepared
-from groundup.lifecycle.stage import Context, Output, ProofRecord
+from groundup.lifecycle.stage import Context, Output
 from groundup.registry import CHAMPION, Event, Registry, Version
 from groundup.sections import Section
 
@@ -68,7 +68,7 @@ class Registered(Output):
     mlflow: dict[str, str] = Field(default_factory=dict)
     """uri, name, version, run_id, model; empty where it was not logged."""
     notes: list[str] = Field(default_factory=list)
-    proofs: list[ProofRecord] = Field(default_factory=list)
+    proofs: list[Proof] = Field(default_factory=list)
 
 
 def register(
@@ -136,7 +136,7 @@ def register(
         differences=compared,
         mlflow=logged,
         notes=notes,
-        proofs=[ProofRecord.of(p) for p in proofs],
+        proofs=proofs,
     )
 
 

@@ -22,7 +22,7 @@ from pydantic import Field, JsonValue
 from groundup.bundle import Bundle, Proof, write_bundle
 from groundup.errors import ProofError
 from groundup.lifecycle.prepare import Prepared
-from groundup.lifecycle.stage import Context, Output, ProofRecord
+from groundup.lifecycle.stage import Context, Output
 from groundup.sections import Section
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Rehearsed(Output):
     """After SIGTERM under load: failed, not_ready_after_ms, exit_status, seconds_to_exit."""
     notes: list[str] = Field(default_factory=list)
     seconds: float = 0.0
-    proofs: list[ProofRecord] = Field(default_factory=list)
+    proofs: list[Proof] = Field(default_factory=list)
 
     def service_lines(self) -> list[str]:
         """The server in a few lines, for the table at the end of a run."""
@@ -125,7 +125,7 @@ def rehearse(section: Rehearse, prepared: Prepared, packaged: Packaged, *, out: 
     play = _Play(section, bundle, Engine(bundle), _first(prepared.raw("test"), section.replay_rows), prepared, context, out)
     play.run()
     _with_proofs(bundle, play.proofs, out / "bundle")
-    return Rehearsed(**play.measured, notes=play.notes, seconds=time.monotonic() - began, proofs=[ProofRecord.of(p) for p in play.proofs])
+    return Rehearsed(**play.measured, notes=play.notes, seconds=time.monotonic() - began, proofs=play.proofs)
 
 
 class _Play:

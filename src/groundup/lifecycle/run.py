@@ -66,7 +66,7 @@ class Run:
     def proofs(self) -> list[Proof]:
         """Every proof made on the way, in the order of the chain."""
         records = [getattr(output, "proofs", None) for output in self.outputs.values()]
-        found = [p.proof() for proofs in records if isinstance(proofs, list) for p in proofs]
+        found = [p for proofs in records if isinstance(proofs, list) for p in proofs]
         unique = {(p.link, p.claim): p for p in found}
         return sorted(unique.values(), key=lambda p: p.link)
 
@@ -203,6 +203,7 @@ class _Runner:
             self.record.seconds = time.monotonic() - began
             self._publish()
             self._write("finished")
+            self._tidy()
         except BaseException as e:
             stopped = isinstance(e, Interrupted | KeyboardInterrupt)
             self._finish_tracking("KILLED" if stopped else "FAILED", 1.0 if isinstance(e, KeyboardInterrupt) else 30.0)
@@ -303,6 +304,12 @@ class _Runner:
                 },
             )
             write_bytes(self.home / "runs" / "latest", self.record.id.encode())
+
+    def _tidy(self) -> None:
+        from groundup.lifecycle.tracking import forget_unfinished
+
+        if self.tracker is None:
+            forget_unfinished(self.home)
 
     def _publish(self) -> None:
         """Put the bundle and the report where a person looks for them: ``build/`` beside the recipe."""

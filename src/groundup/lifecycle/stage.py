@@ -19,7 +19,6 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from groundup.bundle.files import write_json
-from groundup.bundle.proof import Proof
 from groundup.errors import Interrupted
 from groundup.progress import Progress, Silent
 
@@ -50,27 +49,6 @@ class Output(BaseModel):
     def load(cls, path: Path) -> Self:
         """Inverse of :meth:`save`."""
         return cls.model_validate_json((path / "output.json").read_bytes()).at(path)
-
-
-class ProofRecord(BaseModel):
-    """A :class:`Proof` inside an output (pydantic form)."""
-
-    model_config = ConfigDict(extra="ignore")
-    link: int
-    claim: str
-    reference: str
-    quantity: str
-    measured: float
-    tolerance: float
-    at_least: bool = False
-    samples: int = 0
-
-    @classmethod
-    def of(cls, proof: Proof) -> ProofRecord:
-        return cls(**proof.to_dict())
-
-    def proof(self) -> Proof:
-        return Proof(**self.model_dump())
 
 
 @dataclass(frozen=True)

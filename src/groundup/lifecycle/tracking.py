@@ -8,6 +8,7 @@ it stops nothing unless ``required``.  MLflow's own usage reporting is switched 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -89,12 +90,24 @@ def connect(home: Path) -> Any:
 
 def _make_tables(mlflow: Any, home: Path) -> None:
     """Make ``mlflow.db`` under another name first: MLflow never recovers from tables that a kill or a full disk left half made."""
-    for leftover in home.glob(".mlflow.db.*.making*"):
-        leftover.unlink()
+    _sweep(home)
     unfinished = home / f".mlflow.db.{secrets.token_hex(4)}.making"  # MLflow keeps what it opened under this name
     uri = f"sqlite:///{unfinished.resolve()}"
     mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
     os.replace(unfinished, home / "mlflow.db")
+
+
+def _sweep(home: Path) -> None:
+    for leftover in home.glob(".mlflow.db.*.making*"):
+        leftover.unlink(missing_ok=True)
+
+
+def forget_unfinished(home: Path) -> None:
+    """Remove a database that a killed run left half made, unless another process is making one."""
+    if (home / ".mlflow.lock").exists():
+        with open(home / ".mlflow.lock") as lock, contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _sweep(home)
 
 
 def experiment_id(client: Any, name: str, home: Path) -> str:

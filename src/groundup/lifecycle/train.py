@@ -18,7 +18,7 @@ from groundup.bundle.proof import Proof
 from groundup.catalogue import Model
 from groundup.errors import ModelError, ProofError
 from groundup.lifecycle.prepare import Prepared
-from groundup.lifecycle.stage import Context, Output, ProofRecord
+from groundup.lifecycle.stage import Context, Output
 from groundup.training.settings import Augment, Checkpoint, EarlyStopping, Optimizer, Schedule, Train
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Trained(Output):
     history: list[dict[str, float]] = Field(default_factory=list)
     """One entry an epoch: epoch, train_loss, validation metrics, lr, seconds, samples_per_second."""
     seconds: float = 0.0
-    proofs: list[ProofRecord] = Field(default_factory=list)
+    proofs: list[Proof] = Field(default_factory=list)
 
     def raw_scores(self, features: NDArray[Any]) -> NDArray[np.float32]:
         """The core's output: float32 (N, n_outputs) for features (N, *feature_shape)."""
@@ -139,12 +139,12 @@ def train(section: Train, model: Model, prepared: Prepared, *, out: Path, contex
     return fit(section, model, resolved, arrays, prepared, out, context)
 
 
-def _held(proofs: list[Proof]) -> list[ProofRecord]:
+def _held(proofs: list[Proof]) -> list[Proof]:
     """The proofs as records, once all of them hold."""
     failed = [str(p) for p in proofs if not p.passed]
     if failed:
         raise ProofError("training stops, a link of the proof chain is not equal:\n  " + "\n  ".join(failed))
-    return [ProofRecord.of(p) for p in proofs]
+    return proofs
 
 
 def _network(section: Train, model: Model, resolved: Any, arrays: Arrays, prepared: Prepared, out: Path, context: Context) -> Trained:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from groundup.data.sources import TableSource, find
 from groundup.errors import LIBRARIES, GroundupError, MissingExtraError, RecipeError
 from groundup.lifecycle.prepare import Prepared, prepare
 from groundup.lifecycle.stage import Context
@@ -86,7 +87,8 @@ def _sample(recipe: Recipe, folder: str) -> Prepared:
     """Prepare the first rows as a run would, in a temporary folder, with a schema file there if one has to be inferred."""
     limit = min(recipe.data.limit or SAMPLE, SAMPLE)
     changes: dict[str, object] = {"limit": limit, "leaks": "warn"}  # leaks show on all rows or not at all
-    if not (recipe.root / (recipe.data.schema_ or "schema.yaml")).exists():
+    table = isinstance(find(recipe.data, recipe.root), TableSource)
+    if table and not (recipe.root / (recipe.data.schema_ or "schema.yaml")).exists():
         changes["schema_"] = str(Path(folder) / "schema.yaml")
     section = recipe.data.model_copy(update=changes)
     out, work = Path(folder) / "out", Path(folder) / "work"

@@ -28,6 +28,7 @@ class Optimizer(Section):
     """The update rule.  Formulas as in torch.optim, whose fused kernels are used."""
 
     name: Literal["sgd", "adam", "adamw"] = "adamw"
+    """Which rule."""
     lr: Positive = 3e-3
     """Peak learning rate; the schedule multiplies it."""
     weight_decay: NotNegative = 0.01
@@ -46,6 +47,7 @@ class Schedule(Section):
     """How the learning rate moves, as a factor of the optimizer's ``lr``."""
 
     name: Literal["constant", "linear", "cosine", "step", "inverse-sqrt"] = "cosine"
+    """The shape after the warm-up."""
     warmup: NotNegative = 0.05
     """Below 1: the share of all steps that rise linearly from 0; from 1: that number of steps."""
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -62,6 +64,7 @@ class EarlyStopping(Section):
     metric: str | None = None
     """One of the task's metrics, or "loss"; by default the task's headline."""
     patience: Annotated[int, Field(ge=1)] = 10
+    """Epochs to wait for an improvement."""
     min_delta: NotNegative = 0.0
     """Smaller changes are no improvement."""
 
@@ -94,6 +97,7 @@ class Train(Section):
     """How the model is fitted."""
 
     epochs: Annotated[int, Field(ge=1)] = 30
+    """Passes over the training split."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     """Samples that go forward together."""
     accumulate: Annotated[int, Field(ge=1)] = 1
@@ -105,6 +109,7 @@ class Train(Section):
     clip_norm: Positive | None = 1.0
     """Scale gradients down to this global norm."""
     label_smoothing: Fraction = 0.0
+    """Share of each target that is spread over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: every class weighs the same in the loss, however rare (N / (K · count))."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None

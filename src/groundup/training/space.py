@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
 
 from groundup.metrics import DIRECTIONS, Direction, headline
 from groundup.sections import Section
@@ -35,11 +35,15 @@ class Float(Section):
     """A range of numbers, both ends included."""
 
     type: Literal["float"]
+    """A range of numbers."""
     low: float
+    """The least."""
     high: float
+    """The greatest."""
     log: bool = False
     """Search the logarithm: for rates and strengths that matter by their order of magnitude."""
     step: Annotated[float, Field(gt=0)] | None = None
+    """Only low, low + step, low + 2 step, ...; any number between by default."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Float:
@@ -51,10 +55,15 @@ class Int(Section):
     """A range of whole numbers, both ends included."""
 
     type: Literal["int"]
+    """A range of whole numbers."""
     low: int
+    """The least."""
     high: int
+    """The greatest."""
     log: bool = False
+    """Search the logarithm: for sizes that matter by their order of magnitude."""
     step: Annotated[int, Field(ge=1)] | None = None
+    """Only low, low + step, low + 2 step, ...; every whole number by default."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Int:
@@ -66,7 +75,9 @@ class Choices(Section):
     """One of a few values."""
 
     type: Literal["categorical"] = "categorical"
+    """One of a few values; may be left out."""
     choices: list[Value] = Field(min_length=1)
+    """The values."""
 
 
 Dimension = Annotated[
@@ -80,22 +91,28 @@ LEARNING: dict[str, Dimension] = {
 """What is searched for a network where the recipe names no space."""
 
 
+_NAMES = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+
 class Tune(Section):
     """A search for better settings; the best go into ``model`` and ``train``.  The first trial is the recipe's own setting."""
 
     trials: int = Field(20, ge=1)
+    """How many settings are tried."""
     workers: int | None = Field(None, ge=1)
     """Trials that run at the same time, each in a process with its share of the CPUs.  By default one a CPU, at most 4.
     With 1 the search is repeatable from the seed; with more, which trial learns from which depends on their order."""
     sampler: Literal["tpe", "random", "grid", "gp"] = "tpe"
+    """How the next setting is chosen: Optuna's sampler of that name."""
     pruner: Literal["none", "median", "hyperband", "asha"] = "median"
     """Ends trials early that fall behind at the same epoch; by the metric alone where there are several objectives."""
     timeout: float | None = Field(None, gt=0)
     """Seconds after which no further trial begins."""
     epochs: float | None = Field(None, gt=0)
     """Epochs of a trial: up to 1 a share of ``train.epochs``, above 1 a number.  By default all of them."""
-    maximize: list[str] = Field(default_factory=list)
-    minimize: list[str] = Field(default_factory=list)
+    maximize: Annotated[list[str], WithJsonSchema(_NAMES)] = Field(default_factory=list)
+    """Validation metrics, one or a list."""
+    minimize: Annotated[list[str], WithJsonSchema(_NAMES)] = Field(default_factory=list)
     """Validation metrics, "latency" or "parameters".  By default the task's headline metric in its own direction."""
     tolerance: float = Field(0.005, ge=0)
     """With several objectives: how far the first metric may fall behind the best for a trial that is better in the others."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,9 +66,19 @@ def find(section: Data, root: Path) -> Source:
 
 
 def existing(section: Data, root: Path) -> Path:
-    """The path that ``section.source`` names, which must exist."""
+    """The path of the file that ``section.source`` names, which must be there and readable.
+
+    Raises:
+        DataError: it is not there, no plain file (a pipe would be waited for without end), or may not be read.
+    """
     path = root / section.source
     if not path.exists():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")][:1000], 1)
         raise DataError(f"no such file: {section.source} (looked in {path.parent})" + (f"; did you mean {near[0]!r}?" if near else ""))
+    if path.is_dir():
+        raise DataError(f"{section.source} is a folder; expected a file (a folder of images needs data.format: images)")
+    if not path.is_file():
+        raise DataError(f"{section.source} is no plain file (a pipe or a device); copy what it gives into a file")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{section.source} may not be read by this user; change its mode: chmod u+r {path}")
     return path

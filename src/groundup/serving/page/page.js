@@ -312,7 +312,7 @@ async function begin() {
   $("login").hidden = true;
   $("main").hidden = false;
   $("name").textContent = document.title = signature.name;
-  const metrics = Object.entries(signature.metrics).map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`);
+  const metrics = Object.entries(signature.metrics).slice(0, 1).map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`); // the headline
   $("about").textContent = [signature.task, `version ${signature.version}`, ...metrics].join(" · ");
   const pictures = signature.inputs.length === 1 && signature.inputs[0].kind === "image";
   if (pictures) drawing(signature.inputs[0]);
