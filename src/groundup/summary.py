@@ -73,7 +73,7 @@ def _quality(evaluated: Any) -> list[Any]:
         return []
     name, entry = next(iter(evaluated.metrics.items()))
     confidence = evaluated.intervals.get("confidence", 0.95)
-    rows = [(name, *_interval(entry), f"{confidence:.0%} interval, {evaluated.n:,} test rows")]
+    rows = [(name, *_interval(entry), f"{confidence:.0%} interval, n = {evaluated.n:,}")]
     if name in evaluated.baseline:
         rows.append(("baseline", *_interval(evaluated.baseline[name]), evaluated.baseline_which))
     lines: list[Any] = [*_aligned(rows)]
@@ -94,27 +94,27 @@ def _compression(compressed: Any) -> list[Any]:
         return []
     from groundup.compression.verdict import describe
 
-    fp32, verdict = compressed.reference, compressed.verdict
-    others = [compressed.chosen] if verdict.paid else [c for c in compressed.candidates if c.applicable and c.latency and c != fp32]
-    rows = [("before", *_measured(fp32))] + [("after" if verdict.paid else "tried", *_measured(c)) for c in others]
-    lines: list[Any] = [*_aligned(rows, right=(2, 3, 4))]
-    if verdict.paid:
-        chosen = compressed.chosen
-        t = [f"{t['speedup']:.2f} × as fast at batch {batch}" for batch, t in chosen.latency.items()]
+    fp32, chosen = compressed.reference, compressed.chosen
+    lines: list[Any]
+    if compressed.verdict.paid:
+        times = [f"{t['speedup']:.2f} × as fast at batch {batch}" for batch, t in chosen.latency.items()]
         kept = chosen.why.removeprefix(describe(chosen, fp32)).removeprefix("; ")
-        ratio = f"{chosen.bytes / fp32.bytes:.2f} × the bytes"
-        lines.append(Text.assemble(("paid", "bold green"), f": {', '.join([*t, ratio])}" + (f"; {kept}" if kept else "")))
-        return lines
+        reason = ", ".join([*times, f"{chosen.bytes / fp32.bytes:.2f} × the bytes"]) + (f"; {kept}" if kept else "")
+        lines = [*_aligned([("before", *_measured(fp32)), ("after", *_measured(chosen))], right=(1, 2, 3))]
+        return [*lines, Text.assemble((f"{chosen.scheme} paid", "bold green"), f": {reason}")]
     refused = [c for c in compressed.candidates if c.scheme != fp32.scheme]
-    lines.append(Text.assemble(("did not pay", "bold yellow"), ": fp32 stays" if refused else f": {verdict.reason}"))
+    lines = [*_aligned([(c.scheme, *_measured(c)) for c in (fp32, *refused) if c.latency], right=(1, 2, 3))]
+    why = "" if refused else f": {compressed.verdict.reason}"
+    lines.append(Text.assemble(("did not pay", "bold yellow"), why or ": fp32 stays"))
+    reasons: dict[str, list[str]] = {}
     for c in refused:
-        lines.append(f"  {c.scheme}: {c.why.removeprefix(describe(c, fp32)).removeprefix('; ') if c.latency else c.why}")
-    return lines
+        reasons.setdefault(c.why.removeprefix(describe(c, fp32)).removeprefix("; ") if c.latency else c.why, []).append(c.scheme)
+    return lines + [f"{', '.join(schemes)}: {reason}" for reason, schemes in reasons.items()]
 
 
-def _measured(candidate: Any) -> tuple[str, str, str, str]:
+def _measured(candidate: Any) -> tuple[str, str, str]:
     first = next(iter(candidate.latency.values()))
-    return candidate.scheme, console.size(candidate.bytes), f"p50 {first['p50_ms']:.3f} ms", f"p99 {first['p99_ms']:.3f} ms"
+    return console.size(candidate.bytes), f"p50 {first['p50_ms']:.3f} ms", f"p99 {first['p99_ms']:.3f} ms"
 
 
 def _service(rehearsed: Any) -> list[str]:
@@ -153,8 +153,10 @@ def _proofs(run: Run) -> list[Any]:
         return []
     passed = sum(p.passed for p in proofs)
     by_link = {link: [p for p in proofs if p.link == link] for link in sorted({p.link for p in proofs})}
-    detail = ", ".join(f"link {link}: {sum(p.passed for p in ps)}/{len(ps)}" for link, ps in by_link.items())
-    return [_judged(f"{passed} of {len(proofs)} passed", passed == len(proofs)), Text(detail, style="dim")]
+    counts = {link: (sum(p.passed for p in ps), len(ps)) for link, ps in by_link.items()}
+    detail = ", ".join(f"{link}: {good}" if good == made else f"{link}: {good} of {made}" for link, (good, made) in counts.items())
+    outcome = _judged(f"{passed} of {len(proofs)} passed", passed == len(proofs))
+    return [Text.assemble(outcome, (f"  (link {detail})", "dim"))]
 
 
 def _registry(registered: Any) -> list[str]:

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import GroundupError, StorageError
+from groundup.errors import StorageError
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
 
@@ -57,7 +57,12 @@ _ADVICE = {
     errno.EIO: f"the disk fails: check it, or choose another folder (--home); {_FREE}",
     errno.ESTALE: "the network folder went away: mount it again and run the same command again",
 }
-_FULL = ("No space left on device", "disk is full", "not enough space")  # as libraries say it that raise errors of their own
+_SAID = {  # by libraries that raise errors of their own
+    "No space left on device": errno.ENOSPC,
+    "disk is full": errno.ENOSPC,
+    "File too large": errno.EFBIG,
+    "Read-only file system": errno.EROFS,
+}
 
 
 @contextmanager
@@ -65,17 +70,24 @@ def explaining_storage(path: Path) -> Iterator[None]:
     """Turn the operating system's 'no' while writing below ``path`` into a :class:`StorageError` that says what to do."""
     try:
         yield
-    except GroundupError:
+    except StorageError:
         raise
-    except OSError as e:
-        advice = _ADVICE.get(e.errno or 0)
-        if advice is None:
-            raise
-        raise StorageError(f"cannot write {e.filename2 or e.filename or path}: {advice}") from e
     except Exception as e:
-        if not any(sign in str(e) for sign in _FULL):
+        if not is_storage(e):
             raise
-        raise StorageError(f"cannot write {path}: {_ADVICE[errno.ENOSPC]}") from e
+        where = (e.filename2 or e.filename) if isinstance(e, OSError) else None
+        raise StorageError(f"cannot write {where or path}: {_ADVICE[_code(e)]}") from e
+
+
+def is_storage(error: BaseException) -> bool:
+    """Whether an error says that the disk, and nothing else, is the reason."""
+    return _code(error) in _ADVICE
+
+
+def _code(error: BaseException) -> int:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    return next((code for sign, code in _SAID.items() if sign in str(error)), 0)
 
 
 def make_folder(path: Path) -> None:

@@ -112,7 +112,9 @@ def _fields(section: Data, schema: Schema, spill: reading.Spill, target: str) ->
         categories = tuple(column.categories) if column.categories is not None else None
         fields.append(Field(name, column.kind, nullable=column.nullable, categories=categories))
     if not fields:
-        raise DataError(f"no column is left to predict from; {job.schema_path} says why of each: edit it, or delete it once the data is corrected")
+        raise DataError(
+            "no column is left to predict from; the schema file says why of each: edit it, or delete it once the data is corrected"
+        )
     return fields
 
 

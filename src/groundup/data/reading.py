@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from groundup.bundle.files import explaining_storage, is_storage
 from groundup.data.schema import Kind
 from groundup.data.sources.base import BadRow, TableSource, quoted, text
 from groundup.errors import DataError
@@ -328,6 +329,9 @@ class explaining:  # noqa: N801 - reads as a sentence: with explaining(...)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None and isinstance(error, _duckdb_errors()):
+            with explaining_storage(Path("the copy of the data")):
+                if is_storage(error):
+                    raise error
             kept = [line.strip() for line in str(error).splitlines() if line.strip()]
             cut = next((i for i, line in enumerate(kept) if line.startswith(("Possible", "LINE", "file ="))), len(kept))
             raise DataError(f"{self.where} cannot be read: {' '.join(kept[: max(cut, 1)])[:500]}") from error

@@ -19,7 +19,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from groundup.bundle.files import write_bytes
-from groundup.errors import SchemaError
+from groundup.errors import SchemaError, StorageError
 from groundup.sections import Section
 
 Kind = Literal["number", "integer", "boolean", "category", "datetime", "text"]
@@ -106,7 +106,10 @@ def write(path: Path, schema: Schema, identity: str, remarks: dict[str, str]) ->
         remark = f"  # {' '.join(remarks[name].split())}" if name in remarks else ""
         lines.append(f"  {_scalar(name)}: {{{inside}}}{remark}")
     lines.append(f"# inferred: {identity} {_digest(schema)}")
-    write_bytes(path, ("\n".join(lines) + "\n").encode())
+    try:
+        write_bytes(path, ("\n".join(lines) + "\n").encode())
+    except StorageError as e:
+        raise StorageError(f"{e}; for the schema alone: data.schema") from e
 
 
 def read(path: Path) -> Written:

@@ -102,8 +102,9 @@ class Cache:
             except BlockingIOError:
                 waiting(os.pread(fd, 20, 0).decode(errors="replace").strip() or "?")
                 fcntl.flock(fd, fcntl.LOCK_EX)
-            os.truncate(fd, 0)
-            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            with explaining_storage(path):
+                os.truncate(fd, 0)
+                os.pwrite(fd, str(os.getpid()).encode(), 0)
             self._sweep(path.parent, key)
             yield
         finally:

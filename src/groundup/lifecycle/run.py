@@ -12,7 +12,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,15 +23,13 @@ from groundup.bundle.files import explaining_storage, make_folder, write_bytes, 
 from groundup.bundle.proof import Proof
 from groundup.errors import GroundupError, Interrupted, RecipeError, explaining_imports
 from groundup.lifecycle import cache as caching
-from groundup.lifecycle.stage import Context, Output
-from groundup.lifecycle.steps import StepOutput, cleaner, run_step, step_hash
+from groundup.lifecycle.stage import Context
+from groundup.lifecycle.wires import Wires, output_type, stages_of
 from groundup.progress import Progress, Silent
 from groundup.recipe import Recipe
 
 if TYPE_CHECKING:
     from groundup.lifecycle.tracking import Tracker
-
-STAGES = ("prepare", "tune", "train", "evaluate", "compress", "package", "rehearse", "register", "report")
 
 
 @dataclass
@@ -108,17 +106,6 @@ def home_of(recipe: Recipe, home: Path | None = None) -> Path:
     return home if home is not None else recipe.root / ".groundup"
 
 
-def stages_of(recipe: Recipe) -> list[str]:
-    """The stages that this recipe has, user steps (``step:NAME``) among them, in order."""
-    names = []
-    for stage in STAGES:
-        if stage == "tune" and recipe.tune is None:
-            continue
-        names.append(stage)
-        names += [f"step:{s.name}" for s in recipe.steps if s.after == stage]
-    return names
-
-
 def run(
     recipe: Recipe | str | os.PathLike[str],
     *,
@@ -158,7 +145,7 @@ def plan(recipe: Recipe | str | os.PathLike[str], *, home: Path | None = None) -
         if not known:
             lines.append(Planned(name, None, "depends on a stage before it", seconds))
             continue
-        inputs = runner.inputs(name)
+        inputs = runner.wires.inputs(name)
         key = caching.key_of(inputs)
         if runner.cache.has(name, key):
             runner.adopt(name, key)
@@ -170,20 +157,17 @@ def plan(recipe: Recipe | str | os.PathLike[str], *, home: Path | None = None) -
 
 
 class _Runner:
-    """One run.  ``outputs`` grows stage by stage; each ``_<stage>`` method is the wire to that stage."""
+    """One run: stage after stage, from the cache or made, recorded and published."""
 
     def __init__(self, recipe: Recipe, home: Path, progress: Progress) -> None:
         self.recipe, self.home, self.progress = recipe, home, progress
         self.cache = caching.Cache(home)
         self.stopping = threading.Event()
-        self.outputs: dict[str, Any] = {}
-        self.keys: dict[str, str] = {}
+        self.wires = Wires(recipe, home)
         now = datetime.now(UTC)
         self.tracker: Tracker | None = None
         self.record = Run(f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}", recipe, home)
         self.started = now.isoformat(timespec="seconds")
-
-    # ── the run ─────────────────────────────────────────────────────────────────────────────────────
 
     def run(self, *, until: str, start: str | None) -> Run:
         names = stages_of(self.recipe)
@@ -218,7 +202,7 @@ class _Runner:
             raise Interrupted("stopped as asked; run the same command again to go on from here")
         began = time.monotonic()
         self.progress.stage_started(name)
-        inputs = self.inputs(name)
+        inputs = self.wires.inputs(name)
         key = caching.key_of(inputs)
         cached = not again and self.cache.has(name, key)
         if not cached:
@@ -248,9 +232,10 @@ class _Runner:
                 **self._tracking(name),
             )
             try:
-                result = self._call(name, out, context)
+                self.wires.run_id = self.tracker.run_id if self.tracker else None
+                result = self.wires.call(name, out, context)
                 result.save(out)
-                inputs = self.inputs(name)  # prepare may have written the schema that it is keyed by
+                inputs = self.wires.inputs(name)  # prepare may have written the schema that it is keyed by
                 key = caching.key_of(inputs)
                 final = self.cache.directory(name, key)
                 self.cache.record(out, inputs)
@@ -263,12 +248,12 @@ class _Runner:
 
     def adopt(self, name: str, key: str) -> None:
         """Take a stage's output from the cache."""
-        self.keys[name] = key
-        self.outputs[name] = self.record.outputs[name] = _output_type(name).load(self.cache.directory(name, key))
+        self.wires.keys[name] = key
+        self.wires.outputs[name] = self.record.outputs[name] = output_type(name).load(self.cache.directory(name, key))
 
     def _gate(self, name: str) -> None:
         if name == "evaluate":
-            self.outputs["evaluate"].require_gates()
+            self.record.outputs["evaluate"].require_gates()
 
     def last_seconds(self, name: str) -> float | None:
         """How long the stage took when it was last made in this home."""
@@ -317,7 +302,7 @@ class _Runner:
         from groundup.bundle.files import whole_directory
 
         build = self.recipe.root / "build"
-        newest = next((self.outputs[s] for s in ("rehearse", "package") if s in self.outputs), None)
+        newest = next((self.record.outputs[s] for s in ("rehearse", "package") if s in self.record.outputs), None)
         if newest is not None:
             made = Bundle.open(newest.path / "bundle")
             target = build / "bundle"
@@ -328,82 +313,10 @@ class _Runner:
             if current != made.version:
                 with whole_directory(target) as folder:
                     shutil.copytree(made.path, folder, dirs_exist_ok=True)
-        if "report" in self.outputs:
+        if "report" in self.record.outputs:
             with explaining_storage(build):
                 make_folder(build)
-                write_bytes(build / "report.html", (self.outputs["report"].path / "report.html").read_bytes())
-
-    # ── keys ────────────────────────────────────────────────────────────────────────────────────────
-
-    def inputs(self, name: str) -> dict[str, Any]:
-        """What a stage's output depends on, as plain data."""
-        return {
-            "stage": name,
-            "code": caching.code_hash(),
-            "libraries": caching.environment(),
-            "seed": self.recipe.seed,
-            **self._sections(name),
-            "needs": {n: self.keys[n] for n in self._needs(name)},
-        }
-
-    def _needs(self, name: str) -> list[str]:
-        if name.startswith("step:"):
-            return [next(s.after for s in self.recipe.steps if f"step:{s.name}" == name)]
-        needs = {
-            "prepare": [],
-            "tune": ["prepare"],
-            "train": ["prepare"],
-            "evaluate": ["prepare", "train"],
-            "compress": ["prepare", "train"],
-            "package": ["prepare", "train", "evaluate", "compress"],
-            "rehearse": ["prepare", "package"],
-            "register": ["prepare", "evaluate", "rehearse"],
-            "report": [s for s in STAGES[:-1] if s in self.outputs],
-        }
-        return needs[name]
-
-    def _sections(self, name: str) -> dict[str, Any]:
-        r = self.recipe
-        machine = {"cpu": cpu.description(), "features": list(cpu.features())}
-        match name:
-            case "prepare":
-                from groundup.data import fingerprint
-
-                steps = {s.name: step_hash(s, r.root) for s in r.steps if s.after == "source"}
-                return {"task": r.task, "data": fingerprint(r.data, r.root), "section": _plain(r.data), "steps": steps}
-            case "tune":
-                model, train = r.model, r.train
-                return {"section": _plain(r.tune), "model": self._model_plain(model), "train": _plain(train)}
-            case "train":
-                model, train = self._effective()
-                return {"section": _plain(train), "model": self._model_plain(model)}
-            case "evaluate":
-                return {"section": _plain(r.evaluate), "gates": _plain(r.gates)}
-            case "compress":
-                return {"section": _plain(r.compress), "machine": machine}
-            case "package":
-                return {"section": _plain(r.package), "name": r.name, "serve": _plain(r.serve), "monitor": _plain(r.monitor)}
-            case "rehearse":
-                return {"section": _plain(r.rehearse), "machine": machine}
-            case "register":
-                return {"section": _plain(r.register_), "name": r.name}
-            case "report":
-                return {"name": r.name}
-        step = next(s for s in r.steps if f"step:{s.name}" == name)
-        return {"step": step_hash(step, r.root)}
-
-    def _model_plain(self, model: Any) -> dict[str, Any]:
-        from groundup.catalogue.importing import module_hash
-
-        return {**_plain(model), "source": module_hash(model.class_, self.recipe.root) if model.class_ else ""}
-
-    def _effective(self) -> tuple[Any, Any]:
-        """The model and train sections with the best setting of tune in them."""
-        if "tune" not in self.outputs:
-            return self.recipe.model, self.recipe.train
-        from groundup.lifecycle.tune import apply
-
-        return apply(self.outputs["tune"].overrides, self.recipe.model, self.recipe.train)
+                write_bytes(build / "report.html", (self.record.outputs["report"].path / "report.html").read_bytes())
 
     def _tracking(self, name: str) -> dict[str, Any]:
         """Metrics go to MLflow from the stages that make curves; others need no run there."""
@@ -419,103 +332,6 @@ class _Runner:
     def _finish_tracking(self, status: Literal["FINISHED", "FAILED", "KILLED"], timeout: float = 30.0) -> None:
         if self.tracker is not None:
             self.tracker.finish(status, timeout)
-
-    # ── the wires ───────────────────────────────────────────────────────────────────────────────────
-
-    def _call(self, name: str, out: Path, context: Context) -> Output:
-        if name.startswith("step:"):
-            step = next(s for s in self.recipe.steps if f"step:{s.name}" == name)
-            return run_step(step, self.outputs[step.after], context)
-        wire: Callable[[Path, Context], Output] = getattr(self, f"_{name}")
-        return wire(out, context)
-
-    def _prepare(self, out: Path, context: Context) -> Output:
-        from groundup.lifecycle.prepare import prepare
-
-        clean = cleaner([s for s in self.recipe.steps if s.after == "source"], self.recipe.root)
-        return prepare(self.recipe.data, task=self.recipe.task, out=out, context=context, clean=clean)
-
-    def _tune(self, out: Path, context: Context) -> Output:
-        from groundup.lifecycle.tune import tune
-
-        assert self.recipe.tune is not None
-        return tune(self.recipe.tune, self.recipe.model, self.recipe.train, self.outputs["prepare"], out=out, context=context)
-
-    def _train(self, out: Path, context: Context) -> Output:
-        from groundup.lifecycle.train import train
-
-        model, section = self._effective()
-        return train(section, model, self.outputs["prepare"], out=out, context=context)
-
-    def _evaluate(self, out: Path, context: Context) -> Output:
-        from groundup.lifecycle.evaluate import evaluate
-
-        o = self.outputs
-        return evaluate(self.recipe.evaluate, self.recipe.gates, o["prepare"], o["train"], out=out, context=context)
-
-    def _compress(self, out: Path, context: Context) -> Output:
-        from groundup.lifecycle.compress import compress
-
-        return compress(self.recipe.compress, self.outputs["prepare"], self.outputs["train"], out=out, context=context)
-
-    def _package(self, out: Path, context: Context) -> Output:
-        from groundup.lifecycle.package import package
-
-        r, o = self.recipe, self.outputs
-        return package(
-            r.package,
-            name=r.name,
-            serve=_plain(r.serve),
-            monitor=_plain(r.monitor),
-            prepared=o["prepare"],
-            trained=o["train"],
-            evaluated=o["evaluate"],
-            compressed=o["compress"],
-            out=out,
-            context=context,
-        )
-
-    def _rehearse(self, out: Path, context: Context) -> Output:
-        from groundup.lifecycle.rehearse import rehearse
-
-        return rehearse(self.recipe.rehearse, self.outputs["prepare"], self.outputs["package"], out=out, context=context)
-
-    def _register(self, out: Path, context: Context) -> Output:
-        from groundup.lifecycle.register import register
-
-        r, o = self.recipe, self.outputs
-        return register(
-            r.register_,
-            name=r.name,
-            evaluated=o["evaluate"],
-            rehearsed=o["rehearse"],
-            prepared=o["prepare"],
-            home=self.home,
-            run_id=self.tracker.run_id if self.tracker else None,
-            out=out,
-            context=context,
-        )
-
-    def _report(self, out: Path, context: Context) -> Output:
-        from groundup.lifecycle.report import report
-
-        o = self.outputs
-        wanted = {
-            "prepared": "prepare",
-            "tuned": "tune",
-            "trained": "train",
-            "evaluated": "evaluate",
-            "compressed": "compress",
-            "packaged": "package",
-            "rehearsed": "rehearse",
-            "registered": "register",
-        }
-        return report(**{name: o.get(stage) for name, stage in wanted.items()}, out=out, context=context)
-
-
-def _plain(section: Any) -> dict[str, Any]:
-    dumped: dict[str, Any] = section.model_dump(mode="json", by_alias=True)
-    return dumped
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -541,26 +357,6 @@ def _commit(out: Path, final: Path) -> None:
         shutil.rmtree(final)
     os.replace(out, final)
     fsync_dir(final.parent)
-
-
-def _output_type(name: str) -> type[Output]:
-    if name.startswith("step:"):
-        return StepOutput
-    import importlib
-
-    types = {
-        "prepare": "Prepared",
-        "tune": "Tuned",
-        "train": "Trained",
-        "evaluate": "Evaluated",
-        "compress": "Compressed",
-        "package": "Packaged",
-        "rehearse": "Rehearsed",
-        "register": "Registered",
-        "report": "Reported",
-    }
-    found: type[Output] = getattr(importlib.import_module(f"groundup.lifecycle.{name}"), types[name])
-    return found
 
 
 @contextlib.contextmanager

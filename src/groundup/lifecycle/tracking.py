@@ -93,8 +93,11 @@ def _make_tables(mlflow: Any, home: Path) -> None:
     _sweep(home)
     unfinished = home / f".mlflow.db.{secrets.token_hex(4)}.making"  # MLflow keeps what it opened under this name
     uri = f"sqlite:///{unfinished.resolve()}"
-    mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
-    os.replace(unfinished, home / "mlflow.db")
+    try:
+        mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+        os.replace(unfinished, home / "mlflow.db")
+    finally:
+        _sweep(home)
 
 
 def _sweep(home: Path) -> None:
@@ -252,9 +255,9 @@ class Tracker:
                 delay = min(delay * 2, 30.0)
 
     def _begin(self, run_name: str, params: dict[str, Any], tags: dict[str, str]) -> Any:
+        client = connect(self.home)
         from mlflow.entities import Param
 
-        client = connect(self.home)
         if self.run_id is None:
             run = client.create_run(experiment_id(client, self.experiment, self.home), run_name=run_name, tags=tags)
             self.run_id = str(run.info.run_id)

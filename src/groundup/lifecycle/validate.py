@@ -66,7 +66,7 @@ def _goals(recipe: Recipe) -> str:
     from groundup.evaluation.gates import gates_of
 
     n = len(list(gates_of(recipe.gates)))
-    return f"{n} gate{'s' if n != 1 else ''}, all on metrics of {recipe.task}"
+    return f"{n} gate{'s' if n != 1 else ''}, all on metrics of {recipe.task}" if n else "no gates: nothing stops a poor model"
 
 
 def _libraries() -> str:
