@@ -77,6 +77,9 @@ def _quality(evaluated: Any) -> list[Any]:
     if name in evaluated.baseline:
         rows.append(("baseline", *_interval(evaluated.baseline[name]), evaluated.baseline_which))
     lines: list[Any] = [*_aligned(rows)]
+    better = evaluated.improvement.get(name, {}).get("high")  # of what is better when it is larger, as headlines are
+    if better is not None and better < 0:
+        lines.append(Text("worse than the baseline", style="bold yellow"))
     if evaluated.gates:
         passed = sum(g.passed for g in evaluated.gates)
         lines.append(_judged(f"{passed} of {len(evaluated.gates)} gates passed", passed == len(evaluated.gates)))

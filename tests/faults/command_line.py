@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,9 +158,64 @@ def offspring(marker: str | Path) -> list[int]:
     return found
 
 
-def stop(process: subprocess.Popen[str], signals: Sequence[signal.Signals], apart: float = 0.3) -> Said:
-    """Send the signals, and give how it ended."""
-    for number in signals:
-        process.send_signal(number)
-        time.sleep(apart if len(signals) > 1 else 0)
-    return ended(process)
+class Zygote:
+    """Runs commands in forks of one process that has imported everything; see ``zygote.py``."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).with_name("zygote.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def ask(self, **question: Any) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def begin(self, folder: Path, *arguments: str | Path) -> Forked:
+        """``groundup run FOLDER ARGUMENTS``."""
+        log = folder / "said.log"
+        log.unlink(missing_ok=True)
+        return Forked(self, self.ask(run=["run", str(folder), *map(str, arguments)], log=str(log)), folder)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()
+
+
+@dataclass(frozen=True)
+class Forked:
+    """A command that a :class:`Zygote` runs; what it says goes to ``said.log`` in its folder."""
+
+    zygote: Zygote
+    pid: int
+    folder: Path
+
+    @property
+    def said(self) -> str:
+        log = self.folder / "said.log"
+        return log.read_text() if log.exists() else ""
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def is_alive(self) -> bool:
+        return "\nState:\tZ" not in Path(f"/proc/{self.pid}/status").read_text()
+
+    def over(self, timeout: float = 60) -> Said:
+        """How it ended, once it has."""
+        try:
+            until(lambda: not self.is_alive(), "the run to end", timeout)
+        except AssertionError:
+            self.send_signal(signal.SIGKILL)
+            raise
+        finally:
+            status = self.zygote.ask(wait=self.pid)
+        return Said(status, "", self.said)

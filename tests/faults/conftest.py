@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import OWN, call, own_table, written
+from command_line import OWN, Zygote, call, own_table, written
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +30,11 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting is not allowed here")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """A process that has imported everything; commands that it runs start at once."""
+    started = Zygote()
+    yield started
+    started.close()

@@ -3,61 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from command_line import DIGITS, environment, half_written, written
+from command_line import DIGITS, Zygote, half_written, written
 
 TUNED = DIGITS + "tune: {trials: 2, workers: 1, space: {train.optimizer.lr: {type: float, low: 1e-3, high: 1e-2, log: true}}}\n"
 
-
-class Zygote:
-    """See ``zygote.py``."""
-
-    def __init__(self) -> None:
-        script = Path(__file__).with_name("zygote.py")
-        self.process = subprocess.Popen(
-            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-
-    def ask(self, **question: Any) -> int:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def run(self, folder: Path, *, kill_after: float | None = None) -> tuple[int, str]:
-        """``groundup run FOLDER --to package``, killed after so many seconds; gives its exit status and what it had said."""
-        log = folder / "said.log"
-        log.unlink(missing_ok=True)
-        pid = self.ask(run=["run", str(folder), "--to", "package"], log=str(log))
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(pid, signal.SIGKILL)
-        return self.ask(wait=pid), log.read_text() if log.exists() else ""
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    started = Zygote()
-    yield started
-    assert started.process.stdin is not None
-    assert started.process.stdout is not None
-    started.process.stdin.close()
-    started.process.wait(30)
-    started.process.stdout.close()
+TO = ("--to", "package")
 
 
 def left(folder: Path) -> dict[str, bytes]:
@@ -85,18 +42,22 @@ def killed(zygote: Zygote, folder: Path, recipe: str, kills: int, seed: int) -> 
         homes that completed, and kills by the stage that they fell into.
     """
     began = time.monotonic()
-    status, said = zygote.run(written(folder / "untouched", recipe))
-    assert status == 0, said
+    first = zygote.begin(written(folder / "untouched", recipe), *TO).over(300)
+    assert first.status == 0, first.err
     span, expected = time.monotonic() - began, left(folder / "untouched")
     draw, stages, homes = random.Random(seed), Counter[str](), 0
     while stages.total() < kills or homes == 0:
         here = written(folder / f"home {homes}", recipe)
         while True:
-            status, said = zygote.run(here, kill_after=draw.uniform(0, span / 2) if stages.total() < kills else None)
-            if status != -signal.SIGKILL:
+            run = zygote.begin(here, *TO)
+            if stages.total() < kills:
+                time.sleep(draw.uniform(0, span) * draw.choice([0.1, 0.4, 1.0]))
+                run.send_signal(signal.SIGKILL)
+            ended = run.over(300)
+            if ended.status != -signal.SIGKILL:
                 break
-            stages[said.rpartition("● ")[2].partition("\n")[0] or "start"] += 1
-        assert status == 0, said
+            stages[ended.err.rpartition("● ")[2].partition("\n")[0] or "start"] += 1
+        assert ended.status == 0, ended.err
         assert left(here) == expected
         homes += 1
     return homes, stages

@@ -10,28 +10,34 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import CANCER, DIGITS, GROUNDUP, OWN, Said, command, ended, environment, half_written, offspring, own_table, spawn, until, written
+from command_line import (
+    CANCER,
+    DIGITS,
+    GROUNDUP,
+    OWN,
+    Forked,
+    Said,
+    Zygote,
+    ended,
+    environment,
+    half_written,
+    offspring,
+    own_table,
+    spawn,
+    until,
+    written,
+)
 
 RESUME = "run the same command again to go on from here"
 LONG = DIGITS.replace("epochs: 3", "epochs: 100000").replace("patience: 2", "patience: 100000")
 
 
-def begun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A run whose messages go to ``said.err`` in its folder."""
-    with open(folder / "said.err", "w") as err:
-        return spawn("run", folder, *arguments, stderr=err)
-
-
-def said(folder: Path) -> str:
-    return (folder / "said.err").read_text()
-
-
-def over(process: subprocess.Popen[str], folder: Path, timeout: float = 60) -> Said:
+def over(run: Forked, timeout: float = 60) -> Said:
     """How it ended; no server, worker or temporary file may be left."""
-    told = ended(process, timeout)
-    until(lambda: not offspring(folder), "servers and workers to end", 5)
-    assert not half_written(folder)
-    return Said(told.status, told.out, said(folder))
+    told = run.over(timeout)
+    until(lambda: not offspring(run.folder), "servers and workers to end", 5)
+    assert not half_written(run.folder)
+    return told
 
 
 def status_of(folder: Path) -> str:
@@ -47,84 +53,82 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[0])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_training_is_saved_and_goes_on_where_it_stood(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_training_is_saved_and_goes_on_where_it_stood(zygote: Zygote, tmp_path: Path, number: signal.Signals) -> None:
     folder = written(tmp_path / "digits", LONG)
-    process = begun(folder, "--to", "train")
+    run = zygote.begin(folder, "--to", "train")
     until(lambda: checkpoints(folder), "training to begin")
-    process.send_signal(number)
-    over(process, folder).refused(130, "stopped as asked", RESUME)
+    run.send_signal(number)
+    over(run).refused(130, "stopped as asked", RESUME)
     assert status_of(folder) == "interrupted"
     steps = max(map(step_of, checkpoints(folder)))
-    process = begun(folder, "--to", "train")
+    run = zygote.begin(folder, "--to", "train")
     until(lambda: any(step_of(p) > steps for p in checkpoints(folder)), "training to go on")
     assert min(map(step_of, checkpoints(folder))) >= steps - 1, "it went on from there, not from the beginning"
-    process.send_signal(number)
-    over(process, folder).refused(130, RESUME)
+    run.send_signal(number)
+    over(run).refused(130, RESUME)
 
 
-def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+def test_a_second_signal_stops_at_once(zygote: Zygote, tmp_path: Path) -> None:
     """Within a stage that looks for the first one late: a function of the user's own that sleeps."""
     recipe = CANCER + "steps: [{name: slow, function: 'my_steps:slow', after: prepare}]\n"
     folder = written(tmp_path / "slow", recipe)
     (folder / "my_steps.py").write_text("import pathlib, time\ndef slow(prepared):\n    pathlib.Path(__file__).with_name('begun').touch()\n    time.sleep(60)\n")
-    process = begun(folder, "--to", "train")
+    run = zygote.begin(folder, "--to", "train")
     until((folder / "begun").exists, "the step to begin")
-    process.send_signal(signal.SIGINT)
+    run.send_signal(signal.SIGINT)
     time.sleep(0.5)
-    assert process.poll() is None, "the first signal waits for the stage"
+    assert run.is_alive(), "the first signal waits for the stage"
     asked = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    told = over(process, folder, 10)
+    run.send_signal(signal.SIGINT)
+    told = over(run, 10)
     assert time.monotonic() - asked < 5
     told.refused(130, "stopped at once; run the same command again to go on from what was saved before")
     assert status_of(folder) == "interrupted"
 
 
-def test_reading_a_table_stops_between_pieces(tmp_path: Path) -> None:
+def test_reading_a_table_stops_between_pieces(zygote: Zygote, tmp_path: Path) -> None:
     recipe = OWN + "steps: [{name: slow, function: 'my_steps:slow', after: source}]\n"
     folder = written(tmp_path / "slow", recipe)
     own_table().to_csv(folder / "Daten für März.csv", index=False)
     (folder / "my_steps.py").write_text(
         "import pathlib, time\ndef slow(frame):\n    pathlib.Path(__file__).with_name('begun').touch()\n    time.sleep(0.5)\n    return frame\n"
     )
-    process = begun(folder, "--to", "train")
+    run = zygote.begin(folder, "--to", "train")
     until((folder / "begun").exists, "the step to begin")
-    process.send_signal(signal.SIGTERM)
-    over(process, folder).refused(130, "stopped as asked", RESUME)
-    assert command("run", folder, "--to", "prepare").status == 0
+    run.send_signal(signal.SIGTERM)
+    over(run).refused(130, "stopped as asked", RESUME)
+    assert over(zygote.begin(folder, "--to", "prepare")).status == 0
 
 
-def test_tuning_stops_its_workers_and_keeps_their_trials(tmp_path: Path) -> None:
+def test_tuning_stops_its_workers_and_keeps_their_trials(zygote: Zygote, tmp_path: Path) -> None:
     tune = "tune: {trials: 1000, workers: 2, space: {train.optimizer.lr: {type: float, low: 1e-3, high: 1e-2, log: true}}}\n"
     folder = written(tmp_path / "digits", DIGITS + tune)
-    process = begun(folder, "--to", "tune")
+    run = zygote.begin(folder, "--to", "tune")
     journal = lambda: next((folder / ".groundup" / "work").glob("tune-*/journal.log"), None)  # noqa: E731
-    until(lambda: (path := journal()) is not None and path.read_text().count('"state":1') >= 1 and len(offspring(folder)) >= 3, "a trial")
-    process.send_signal(signal.SIGINT)
-    over(process, folder).refused(130, RESUME)
-    done = command("run", folder, "--to", "tune", "--set", "tune.trials=1000", "--set", "tune.timeout=1")
-    assert done.status == 0, done.err
+    until(lambda: (path := journal()) is not None and path.read_text().count('"state":1') >= 1 and len(offspring(folder)) >= 2, "a trial")
+    run.send_signal(signal.SIGINT)
+    over(run).refused(130, RESUME)
 
 
 REHEARSED = OWN.replace("rehearse: {enabled: false}", "rehearse: {requests: 100000, seconds: 60, connections: [2]}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_no_server_outlives_its_rehearsal(own: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_no_server_outlives_its_rehearsal(zygote: Zygote, own: Path, tmp_path: Path, number: signal.Signals) -> None:
     """Interrupted while callers are at it; killed without a word, the kernel takes the server along."""
     folder = written(tmp_path / "rehearsal", REHEARSED)
     for name in ("schema.yaml", "Daten für März.csv"):
         (folder / name).write_bytes((own / name).read_bytes())
-    process = begun(folder, "--to", "rehearse", "--set", "rehearse.seconds=3")
-    until(lambda: len(offspring(folder)) >= 2, "the server to start")
+    run = zygote.begin(folder, "--to", "rehearse", "--set", "rehearse.seconds=3")
+    until(lambda: offspring(folder), "the server to start")
     time.sleep(1)
-    process.send_signal(number)
+    run.send_signal(number)
     if number == signal.SIGKILL:
-        assert ended(process).status == -signal.SIGKILL
+        assert run.over().status == -signal.SIGKILL
         until(lambda: not offspring(folder), "the server to end", 5)
     else:
-        over(process, folder).refused(130, "stopped as asked", RESUME)
+        over(run).refused(130, "stopped as asked", RESUME)
 
 
 def test_the_server_stops_politely(own: Path) -> None:

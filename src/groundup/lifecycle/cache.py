@@ -17,6 +17,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,9 @@ def key_of(inputs: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
+_WAIT = 0.1  # seconds between looks at a lock that another run holds
+
+
 class Cache:
     """The outputs below one home folder."""
 
@@ -90,18 +94,25 @@ class Cache:
         return "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
 
     @contextmanager
-    def lock(self, stage: str, key: str, waiting: Callable[[str], None]) -> Iterator[None]:
-        """Hold the right to make one output; calls ``waiting`` with the holder's process id if another run has it."""
+    def lock(
+        self, stage: str, key: str, waiting: Callable[[str], None], check: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
+        """Hold the right to make one output.
+
+        Args:
+            waiting: called with the holder's process id if another run has it.
+            check: called now and then meanwhile; what it raises ends the waiting.
+        """
         path = self.directory(stage, key).with_name(f"{key}.lock")
         with explaining_storage(path):
             make_folder(path.parent)
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(fd):
                 waiting(os.pread(fd, 20, 0).decode(errors="replace").strip() or "?")
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                while not _locked(fd):  # a lock that is waited for inside the system is deaf to signals
+                    check()
+                    time.sleep(_WAIT)
             with explaining_storage(path):
                 os.truncate(fd, 0)
                 os.pwrite(fd, str(os.getpid()).encode(), 0)
@@ -117,11 +128,8 @@ class Cache:
             key = left.name.split(".")[1]
             if key != mine:
                 with open(folder / f"{key}.lock", "a") as lock:
-                    try:
-                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        continue
-                    shutil.rmtree(left, ignore_errors=True)
+                    if _locked(lock.fileno()):
+                        shutil.rmtree(left, ignore_errors=True)
             else:
                 shutil.rmtree(left, ignore_errors=True)
 
@@ -132,6 +140,15 @@ class Cache:
     def forget_work(self, stage: str, key: str) -> None:
         """Remove what a finished stage kept for an interruption."""
         shutil.rmtree(self.work(stage, key), ignore_errors=True)
+
+
+def _locked(fd: int) -> bool:
+    """Take the lock on an open file, if nobody has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

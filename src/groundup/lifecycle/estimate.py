@@ -1,30 +1,44 @@
-"""estimate: what a run would cost.  Time from the last time a stage was made here, memory from sizes that are known before.
+"""estimate: what a run would cost.  Time from the last time a stage was made here, or from a few steps tried now; memory from sizes.
 
-Memory is what a stage needs beyond the libraries it imports; a figure nobody can know yet is left empty rather than guessed.
+A figure nobody can know yet is left empty rather than guessed.
 """
 
 from __future__ import annotations
 
+import math
+import os
+import statistics
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from groundup.errors import GroundupError
 from groundup.lifecycle.prepare import Prepared
 from groundup.lifecycle.run import Planned, home_of, plan
 from groundup.recipe import Recipe
 
+if TYPE_CHECKING:
+    from groundup.catalogue.resolve import Resolved
+    from groundup.catalogue.size import Size
+
 _LIBRARIES_MB = {
-    "prepare": 350,
-    "tune": 450,
-    "train": 450,
-    "evaluate": 350,
-    "compress": 450,
-    "package": 350,
-    "rehearse": 300,
-    "register": 450,
-    "report": 150,
+    "prepare": 320,
+    "tune": 330,
+    "train": 600,
+    "evaluate": 450,
+    "compress": 615,
+    "package": 235,
+    "rehearse": 340,
+    "register": 350,
+    "report": 200,
 }
-"""Resident memory of the libraries that a stage imports, measured on Linux x86-64 with the pinned requirements, rounded up."""
+"""Resident memory of each stage run alone on small data (digits, and a table of 800 rows: the larger), its server or other children
+included, without tune's workers.  Measured on Linux x86-64 with the pinned requirements, as the sum over the process tree."""
+_WORKER_MB = 370
+"""The same of one of tune's workers."""
+_TRIED = 5  # steps
+_AFFORDABLE = 2e9  # multiplications of one step; more would make a plan slow
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,7 @@ class Estimate:
 
     Attributes:
         time: as people say it, with where the figure is from.
-        memory: resident memory of the process at its largest.
+        memory: resident memory of the stage's processes at their largest, were it run alone.
     """
 
     planned: Planned
@@ -45,16 +59,18 @@ def estimate(recipe: Recipe, *, home: Path | None = None) -> list[Estimate]:
     """The plan of a recipe with expected time and memory."""
     lines = plan(recipe, home=home)
     prepared = _newest(home_of(recipe, home))
-    training = _training_bytes(recipe, prepared) if any(line.cached is not True for line in lines) else None
+    model = _model(recipe, prepared) if prepared is not None and any(line.cached is not True for line in lines) else None
     found = []
     for line in lines:
         if line.cached:
-            time = "0 s"
-        elif line.last_seconds is not None:
-            time = f"{line.last_seconds:.0f} s, as last time"
+            found.append(Estimate(line, "0 s", ""))
+            continue
+        seconds = _training_seconds(recipe, prepared, *model) if line.name == "train" and model and prepared else None
+        if seconds is not None:
+            said = f"{_rounded(seconds)} s of steps, tried now"
         else:
-            time = ""
-        found.append(Estimate(line, time, "" if line.cached else _memory(line.name, recipe, prepared, training)))
+            said = f"{_rounded(line.last_seconds)} s, as last time" if line.last_seconds is not None else ""
+        found.append(Estimate(line, said, _memory(line.name, recipe, prepared, model[1] if model else None)))
     return found
 
 
@@ -63,28 +79,62 @@ def _newest(home: Path) -> Prepared | None:
     return Prepared.load(max(made, key=lambda p: p.stat().st_mtime).parent) if made else None
 
 
-def _training_bytes(recipe: Recipe, prepared: Prepared | None) -> int | None:
-    """Memory of one training step, counted on the meta device; None where the data is not prepared yet or the model will not build."""
-    if prepared is None:
-        return None
+def _model(recipe: Recipe, prepared: Prepared) -> tuple[Resolved, Size] | None:
+    """The model and its size, counted on the meta device; None where it will not build."""
     from groundup.catalogue import resolve
 
     try:
-        size = resolve(recipe.model, recipe.root).check(prepared.feature_shape, prepared.n_outputs)
+        resolved = resolve(recipe.model, recipe.root)
+        return resolved, resolved.check(prepared.feature_shape, prepared.n_outputs)
     except GroundupError:
         return None  # a plan is no place to fail; validate says what is wrong
-    return size.training_bytes(recipe.train.batch_size)
 
 
-def _memory(stage: str, recipe: Recipe, prepared: Prepared | None, training: int | None) -> str:
+def _training_seconds(recipe: Recipe, prepared: Prepared, resolved: Resolved, size: Size) -> float | None:
+    """All epochs, by a few optimizer steps in fp32 on the first batch; None for an estimator, or where trying would take long.
+
+    The stage's start (imports) and the metrics after each epoch come on top; early stopping takes away.
+    """
+    settings = recipe.train
+    n = prepared.sizes["train"]
+    batch = min(settings.batch_size, n)
+    if resolved.kind != "network" or size.macs is None or 3 * size.macs * batch > _AFFORDABLE:
+        return None
+    import torch
+
+    from groundup.training import optimizers
+    from groundup.training.losses import Loss
+
+    x = torch.from_numpy(prepared.features("train")[:batch].copy())
+    y = torch.zeros(batch) if prepared.classes is None else torch.zeros(batch, dtype=torch.int64)
+    network = resolved.build(prepared.feature_shape, prepared.n_outputs, seed=0).train()
+    optimizer, loss = optimizers.build(settings.optimizer, network), Loss(regression=prepared.classes is None)
+    took = []
+    for _ in range(_TRIED + 2):
+        began = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        loss(network(x), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        took.append(time.perf_counter() - began)
+    return statistics.median(took[2:]) * math.ceil(n / batch) * settings.epochs  # the first two pay for what is made once
+
+
+def _rounded(seconds: float) -> str:
+    """Two figures at most: it is an estimate."""
+    return f"{max(math.ceil(seconds), 1):.0f}" if seconds < 100 else f"{float(f'{seconds:.1e}'):,.0f}"
+
+
+def _memory(stage: str, recipe: Recipe, prepared: Prepared | None, size: Size | None) -> str:
+    """Resident memory at the largest; at least the libraries' where the data is not prepared yet."""
     base = _LIBRARIES_MB.get(stage)
-    if base is None or prepared is None:
+    if base is None:
         return ""
-    values = sum(prepared.sizes.values())
-    for n in prepared.feature_shape:
-        values *= n
-    data = 4 * values
-    if stage in ("tune", "train"):
-        workers = (recipe.tune.workers or 1) if stage == "tune" and recipe.tune is not None else 1
-        return f"{(workers * (base * 10**6 + (training or 0)) + data) / 1e6:,.0f} MB"
-    return f"{base + data / 1e6:,.0f} MB"
+    workers = 0
+    if stage == "tune" and recipe.tune is not None:
+        workers = recipe.tune.workers or min(len(os.sched_getaffinity(0)), 4)
+    base += workers * _WORKER_MB
+    if prepared is None:
+        return f"at least {base:,} MB"
+    data = 4 * sum(prepared.sizes.values()) * math.prod(prepared.feature_shape)
+    training = (size.training_bytes(recipe.train.batch_size) or 0) if size is not None and stage in ("tune", "train") else 0
+    return f"{base + (max(workers, 1) * training + data) / 1e6:,.0f} MB"

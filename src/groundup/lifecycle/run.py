@@ -143,7 +143,7 @@ def plan(recipe: Recipe | str | os.PathLike[str], *, home: Path | None = None) -
     for name in stages_of(recipe):
         seconds = runner.last_seconds(name)
         if not known:
-            lines.append(Planned(name, None, "depends on a stage before it", seconds))
+            lines.append(Planned(name, None, "needs a stage above", seconds))
             continue
         inputs = runner.wires.inputs(name)
         key = caching.key_of(inputs)
@@ -197,16 +197,20 @@ class _Runner:
             raise
         return self.record
 
-    def _stage(self, name: str, again: bool) -> None:
+    def _check(self) -> None:
         if self.stopping.is_set():
             raise Interrupted("stopped as asked; run the same command again to go on from here")
+
+    def _stage(self, name: str, again: bool) -> None:
+        self._check()
         began = time.monotonic()
         self.progress.stage_started(name)
         inputs = self.wires.inputs(name)
         key = caching.key_of(inputs)
         cached = not again and self.cache.has(name, key)
         if not cached:
-            with self.cache.lock(name, key, lambda pid: self.progress.note(f"{name}: process {pid} is making this; waiting for it")):
+            waiting = lambda pid: self.progress.note(f"{name}: process {pid} is making this; waiting for it")  # noqa: E731
+            with self.cache.lock(name, key, waiting, self._check):
                 cached = not again and self.cache.has(name, key)
                 if not cached:
                     key = self._make(name, key)
