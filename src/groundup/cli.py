@@ -43,7 +43,9 @@ def main() -> None:
         if os.environ.get("GROUNDUP_TRACEBACK") or not (isinstance(e, GroundupError) or e.filename):
             raise
         known = (
-            e if isinstance(e, GroundupError) else StorageError(f"{e.filename2 or e.filename}: {e.strerror}; give a path that is there and may be used")
+            e
+            if isinstance(e, GroundupError)
+            else StorageError(f"{e.filename2 or e.filename}: {e.strerror}; give a path that is there and may be used")
         )
         _fail(known)
     except GroundupError as e:

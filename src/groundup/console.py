@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
@@ -122,7 +123,7 @@ class Watch:
             yield _LineTask(name, total, unit)
 
     def note(self, text: str) -> None:
-        err.print(f"    {text}", style="dim", markup=False)
+        err.print(Padding(_plain(text), (0, 0, 0, 4)), style="dim")
 
     def stage_started(self, name: str) -> None:
         err.print(f"● {name}", style="bold", markup=False)

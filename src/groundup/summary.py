@@ -137,9 +137,8 @@ def _service(rehearsed: Any) -> list[str]:
     lines = _aligned(rows, right=(0, 1, 2, 3))
     lines.append(f"{rehearsed.replayed:,} test rows over HTTP answered as by the graph")
     memory = rehearsed.start.get("memory_mb")
-    told = [f"first answer after {rehearsed.start['seconds_to_first_answer']:.2f} s"]
-    told += [f"killed, ready again in {rehearsed.restart['seconds_until_ready']:.2f} s"] if rehearsed.restart else []
-    told += [f"{memory:.0f} MiB"] if memory else []
+    told = [f"first answer after {rehearsed.start['seconds_to_first_answer']:.2f} s" + (f", in {memory:.0f} MiB" if memory else "")]
+    told += [f"killed, back in {rehearsed.restart['seconds_until_ready']:.2f} s"] if rehearsed.restart else []
     lines.append("; ".join(told))
     if rehearsed.drain:
         lines.append(f"stopped under load, {rehearsed.drain['failed']} of {rehearsed.drain['requests']:,} requests failed")

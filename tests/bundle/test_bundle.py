@@ -48,6 +48,13 @@ def test_round_trip(bundle):
     assert Signature.from_dict(json.loads(json.dumps(SIGNATURE.to_dict()))) == SIGNATURE
 
 
+def test_a_notebook_shows_what_it_is(tmp_path):
+    bundle = write_bundle(tmp_path / "b", sources(), name="<toy>", task="tabular-regression", signature=SIGNATURE, metrics={"r2": 0.5})
+    shown = bundle._repr_html_()
+    assert "<caption>&lt;toy&gt;</caption>" in shown
+    assert all(f"<td>{text}</td>" in shown for text in ("tabular-regression", "town, age", "prediction", "r2 0.5", "1 of 1 passed"))
+
+
 def test_version_is_of_the_content(bundle, tmp_path):
     same = write_bundle(tmp_path / "same", sources(), name="other name", task="tabular-regression", signature=SIGNATURE)
     other = write_bundle(

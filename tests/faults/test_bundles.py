@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from command_line import call, command
 
+
 class Bomb:
     """Pickles into something that leaves a mark when it is loaded."""
 

@@ -67,7 +67,9 @@ def test_a_bundle_is_verified_without_anything_of_the_training_side(own: Path, t
 def test_what_is_no_optional_library_is_not_called_one(tmp_path: Path, module: str) -> None:
     """A broken installation shows where it broke."""
     (tmp_path / "absent").mkdir()
-    (tmp_path / "absent" / "sitecustomize.py").write_text(BLOCK.format(names=set()).replace('name.partition(".")[0] in set()', f"name == {module!r}"))
+    (tmp_path / "absent" / "sitecustomize.py").write_text(
+        BLOCK.format(names=set()).replace('name.partition(".")[0] in set()', f"name == {module!r}")
+    )
     said = command("verify" if "engine" in module else "plan", tmp_path, env={"PYTHONPATH": str(tmp_path / "absent")})
     assert said.status == 1
     assert f"No module named '{module}'" in said.err

@@ -40,7 +40,7 @@ def post(url: str, body: Any, path: str = "predict") -> tuple[int, Any]:
 
 
 def predicted(url: str, *records: Any) -> tuple[int, Any]:
-    return post(url, {"records": list(records)})
+    return post(url, list(records))
 
 
 def test_unicode_goes_in_and_out(url: str) -> None:
@@ -49,8 +49,8 @@ def test_unicode_goes_in_and_out(url: str) -> None:
     assert "Süß & 辛い" in json.dumps(answer, ensure_ascii=False) or "сладкий" in json.dumps(answer, ensure_ascii=False)
 
 
-def test_unseen_categories_and_missing_values_are_answered(url: str) -> None:
-    for record in (RECORD | {"色 'c'": "nie gesehen"}, RECORD | {"色 'c'": ""}, RECORD | {"色 'c'": None}, RECORD | {"Größe [µm]": None}):
+def test_unseen_categories_and_extreme_numbers_are_answered(url: str) -> None:
+    for record in (RECORD | {"色 'c'": "nie gesehen"}, RECORD | {"色 'c'": ""}, RECORD | {"Größe [µm]": -1e300}):
         status, answer = predicted(url, record)
         assert status == 200, (record, answer)
         assert "NaN" not in json.dumps(answer)
@@ -59,19 +59,23 @@ def test_unseen_categories_and_missing_values_are_answered(url: str) -> None:
 @pytest.mark.parametrize(
     ("body", "parts"),
     [
-        ({"records": [{k: v for k, v in RECORD.items() if k != "количество"}]}, ["количество"]),
-        ({"records": [RECORD | {"Groesse": 1}]}, ["Groesse"]),
-        ({"records": [RECORD | {"Größe [µm]": "viel"}]}, ["Größe [µm]", "viel"]),
-        ({"records": [RECORD, RECORD | {"количество": 2.5}]}, ["количество"]),
-        ({"records": [RECORD | {"количество": 2**70}]}, ["количество"]),
-        ({"records": [RECORD | {"количество": True}]}, ["количество"]),
-        ({"records": [RECORD | {"色 'c'": 3}]}, ["色 'c'"]),
-        ({"records": []}, ["record"]),
+        ([{k: v for k, v in RECORD.items() if k != "количество"}], ["количество"]),
+        ([RECORD | {"Groesse": 1}], ["Groesse"]),
+        ([RECORD | {"Größe [µm]": "viel"}], ["row 0, Größe [µm]: expected a number, got a string"]),
+        ([RECORD | {"色 'c'": None}], ["row 0, 色 'c': expected a string, got null; this column must be given"]),
+        ([RECORD, RECORD | {"количество": 2.5}], ["количество"]),
+        ([RECORD | {"количество": 2**70}], ["количество"]),
+        ([RECORD | {"количество": True}], ["количество"]),
+        ([RECORD | {"色 'c'": 3}], ["色 'c'"]),
+        ([], ["record"]),
         ({"record": RECORD}, ["record"]),
-        (b'{"records": [{"Gr\xc3\xb6\xc3\x9fe [\xc2\xb5m]": NaN}]}', ["NaN"]),
-        (b'{"records": [{"Gr\xc3\xb6\xc3\x9fe [\xc2\xb5m]": 1e999}]}', []),
-        (b'{"records": [{"a": 1, "a": 2}]}', ["a"]),
-        (b'{"records": [{"\xff": 1}]}', []),
+        ("grün", []),
+        (None, []),
+        ([[1, 2, 3]], []),
+        (b'[{"Gr\xc3\xb6\xc3\x9fe [\xc2\xb5m]": NaN}]', ["NaN"]),
+        (b'[{"Gr\xc3\xb6\xc3\x9fe [\xc2\xb5m]": 1e999}]', []),
+        (b'[{"a": 1, "a": 2}]', ["a"]),
+        (b'[{"\xff": 1}]', []),
         (b"{", []),
         (b"", []),
         (b"[" * 100_000, []),

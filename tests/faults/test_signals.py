@@ -73,7 +73,9 @@ def test_a_second_signal_stops_at_once(zygote: Zygote, tmp_path: Path) -> None:
     """Within a stage that looks for the first one late: a function of the user's own that sleeps."""
     recipe = CANCER + "steps: [{name: slow, function: 'my_steps:slow', after: prepare}]\n"
     folder = written(tmp_path / "slow", recipe)
-    (folder / "my_steps.py").write_text("import pathlib, time\ndef slow(prepared):\n    pathlib.Path(__file__).with_name('begun').touch()\n    time.sleep(60)\n")
+    (folder / "my_steps.py").write_text(
+        "import pathlib, time\ndef slow(prepared):\n    pathlib.Path(__file__).with_name('begun').touch()\n    time.sleep(60)\n"
+    )
     run = zygote.begin(folder, "--to", "train")
     until((folder / "begun").exists, "the step to begin")
     run.send_signal(signal.SIGINT)
@@ -145,9 +147,7 @@ def test_a_reader_who_leaves_is_no_error(arguments: list[str]) -> None:
     """``groundup models | head -0``: quiet, and soon."""
     reading, writing = os.pipe()
     os.close(reading)
-    process = subprocess.Popen(
-        [*GROUNDUP, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, env=environment()
-    )
+    process = subprocess.Popen([*GROUNDUP, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, env=environment())
     os.close(writing)
     _, err = process.communicate(timeout=60)
     assert process.returncode in (0, 1)

@@ -61,7 +61,9 @@ def test_a_full_disk_while_publishing_leaves_the_old_bundle(own: Path, mounted: 
 def test_a_read_only_folder(mounted: Path, tmp_path: Path) -> None:
     written(mounted, CANCER)
     subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
-    call("run", mounted, "--to", "prepare").refused(10, str(mounted), "the file system is read-only: choose another folder (--home for caches")
+    call("run", mounted, "--to", "prepare").refused(
+        10, str(mounted), "the file system is read-only: choose another folder (--home for caches"
+    )
     call("init", mounted / "new").refused(10, "read-only")
     call("schema", mounted / "schema.json").refused(10, "read-only")
     said = call("validate", mounted)
@@ -99,5 +101,3 @@ def test_outputs_that_cannot_be_written(own: Path, tmp_path: Path) -> None:
     call("schema", "/proc/nowhere/x.json").refused(10, "/proc/nowhere")
     call("schema", tmp_path).refused(10, str(tmp_path))
     call("serve", own / "build" / "bundle", "--token-file", tmp_path / "absent").refused(10, f"{tmp_path}/absent: No such file")
-
-

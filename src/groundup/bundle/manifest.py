@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import html
 import json
 import os
 import re
@@ -173,6 +174,21 @@ class Bundle:
     def size(self) -> int:
         """Bytes of all listed files."""
         return sum(int(entry["bytes"]) for entry in self.files.values())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        proofs = self.proofs()
+        rows = {
+            "task": self.task,
+            "version": f"{self.version}, made {self.created}",
+            "takes": ", ".join(f.name for f in self.signature.inputs),
+            "gives": ", ".join(f.name for f in self.signature.outputs),
+            "test split": ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items() if value is not None),
+            "graph": f"{self.graph}, {self.files[self.graph]['bytes']:,} of {self.size:,} bytes",
+            "proofs": f"{sum(p.passed for p in proofs)} of {len(proofs)} passed",
+        }
+        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
+        return f"<table><caption>{html.escape(self.name)}</caption>{cells}</table>"
 
 
 def content_version(files: Mapping[str, Mapping[str, Any]]) -> str:

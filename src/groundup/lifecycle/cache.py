@@ -94,9 +94,7 @@ class Cache:
         return "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
 
     @contextmanager
-    def lock(
-        self, stage: str, key: str, waiting: Callable[[str], None], check: Callable[[], None] = lambda: None
-    ) -> Iterator[None]:
+    def lock(self, stage: str, key: str, waiting: Callable[[str], None], check: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold the right to make one output.
 
         Args:
