@@ -42,12 +42,8 @@ def main() -> None:
     except OSError as e:  # ours are among them; others have a file that is not there, or is no file, or may not be read
         if os.environ.get("GROUNDUP_TRACEBACK") or not (isinstance(e, GroundupError) or e.filename):
             raise
-        known = (
-            e
-            if isinstance(e, GroundupError)
-            else StorageError(f"{e.filename2 or e.filename}: {e.strerror}; give a path that is there and may be used")
-        )
-        _fail(known)
+        place = e.filename2 or e.filename
+        _fail(e if isinstance(e, GroundupError) else StorageError(f"{place}: {e.strerror}; give a path that is there and may be used"))
     except GroundupError as e:
         if os.environ.get("GROUNDUP_TRACEBACK"):
             raise

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from command_line import CANCER, DIGITS, command, written
 
 TUNED = DIGITS + "tune: {trials: 1, space: {train.optimizer.lr: {type: float, low: 1e-3, high: 1e-2}}}\n"
+FOREIGN = CANCER.replace("{name: logistic}", "{class: 'sklearn.svm:SVC', probability: true}")
 
 BLOCK = """
 import sys
@@ -23,7 +25,11 @@ def without(folder: Path, *names: str) -> dict[str, str]:
     """An environment in which these modules cannot be imported, as if nobody had installed them."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(BLOCK.format(names=set(names)))
-    return {"PYTHONPATH": str(folder)}
+    return path_with(folder)
+
+
+def path_with(folder: Path) -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.mark.parametrize(
@@ -32,8 +38,8 @@ def without(folder: Path, *names: str) -> dict[str, str]:
         ("sklearn", "scikit-learn", CANCER, "prepare"),
         ("duckdb", "duckdb", CANCER, "prepare"),
         ("torch", "torch", DIGITS, "train"),
-        ("optuna", "optuna", TUNED, "tune"),
-        ("skl2onnx", "skl2onnx", CANCER.replace("{name: logistic}", "{class: 'sklearn.svm:SVC', probability: true}"), "train"),
+        pytest.param("optuna", "optuna", TUNED, "tune", marks=pytest.mark.slow),
+        pytest.param("skl2onnx", "skl2onnx", FOREIGN, "train", marks=pytest.mark.slow),
     ],
 )
 def test_the_extra_is_named(tmp_path: Path, module: str, library: str, recipe: str, stage: str) -> None:
@@ -70,7 +76,7 @@ def test_what_is_no_optional_library_is_not_called_one(tmp_path: Path, module: s
     (tmp_path / "absent" / "sitecustomize.py").write_text(
         BLOCK.format(names=set()).replace('name.partition(".")[0] in set()', f"name == {module!r}")
     )
-    said = command("verify" if "engine" in module else "plan", tmp_path, env={"PYTHONPATH": str(tmp_path / "absent")})
+    said = command("verify" if "engine" in module else "plan", tmp_path, env=path_with(tmp_path / "absent"))
     assert said.status == 1
     assert f"No module named '{module}'" in said.err
     assert "pip install" not in said.err

@@ -31,6 +31,14 @@ from command_line import (
 RESUME = "run the same command again to go on from here"
 LONG = DIGITS.replace("epochs: 3", "epochs: 100000").replace("patience: 2", "patience: 100000")
 
+STEP = """
+import pathlib, time
+def slow({argument}):
+    pathlib.Path(__file__).with_name("begun").touch()
+    time.sleep({seconds})
+    return {result}
+"""
+
 
 def over(run: Forked, timeout: float = 60) -> Said:
     """How it ended; no server, worker or temporary file may be left."""
@@ -73,9 +81,7 @@ def test_a_second_signal_stops_at_once(zygote: Zygote, tmp_path: Path) -> None:
     """Within a stage that looks for the first one late: a function of the user's own that sleeps."""
     recipe = CANCER + "steps: [{name: slow, function: 'my_steps:slow', after: prepare}]\n"
     folder = written(tmp_path / "slow", recipe)
-    (folder / "my_steps.py").write_text(
-        "import pathlib, time\ndef slow(prepared):\n    pathlib.Path(__file__).with_name('begun').touch()\n    time.sleep(60)\n"
-    )
+    (folder / "my_steps.py").write_text(STEP.format(argument="prepared", seconds=60, result="None"))
     run = zygote.begin(folder, "--to", "train")
     until((folder / "begun").exists, "the step to begin")
     run.send_signal(signal.SIGINT)
@@ -93,9 +99,7 @@ def test_reading_a_table_stops_between_pieces(zygote: Zygote, tmp_path: Path) ->
     recipe = OWN + "steps: [{name: slow, function: 'my_steps:slow', after: source}]\n"
     folder = written(tmp_path / "slow", recipe)
     own_table().to_csv(folder / "Daten für März.csv", index=False)
-    (folder / "my_steps.py").write_text(
-        "import pathlib, time\ndef slow(frame):\n    pathlib.Path(__file__).with_name('begun').touch()\n    time.sleep(0.5)\n    return frame\n"
-    )
+    (folder / "my_steps.py").write_text(STEP.format(argument="frame", seconds=0.5, result="frame"))
     run = zygote.begin(folder, "--to", "train")
     until((folder / "begun").exists, "the step to begin")
     run.send_signal(signal.SIGTERM)
@@ -111,6 +115,10 @@ def test_tuning_stops_its_workers_and_keeps_their_trials(zygote: Zygote, tmp_pat
     until(lambda: (path := journal()) is not None and path.read_text().count('"state":1') >= 1 and len(offspring(folder)) >= 2, "a trial")
     run.send_signal(signal.SIGINT)
     over(run).refused(130, RESUME)
+    run = zygote.begin(folder, "--to", "tune")
+    until(lambda: "trials were made before" in run.said, "the search to go on")
+    run.send_signal(signal.SIGINT)
+    over(run).refused(130, "resumed: ", " of 1000 trials were made before", RESUME)
 
 
 REHEARSED = OWN.replace("rehearse: {enabled: false}", "rehearse: {requests: 100000, seconds: 60, connections: [2]}")

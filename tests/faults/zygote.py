@@ -1,7 +1,7 @@
 """A process that has imported everything and forks one ``groundup`` command at a time: killing hundreds costs no imports.
 
-``python zygote.py``; each line of its input is JSON: {"run": [ARGUMENT...], "log": PATH} is answered with the process id, {"wait": PID} with
-the exit status (negative: the signal).  A forked child runs the same ``main`` as the command line.
+``python zygote.py``; each line of its input is JSON: {"run": [ARGUMENT...], "log": PATH} is answered with the process id,
+{"wait": PID} with the exit status (negative: the signal).  A forked child runs the same ``main`` as the command line.
 """
 
 from __future__ import annotations

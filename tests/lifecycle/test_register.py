@@ -65,13 +65,23 @@ def evaluated(passed: bool = True) -> Evaluated:
     return Evaluated(task="tabular-classification", n=N, metrics=metrics, gates=[gate], **empty)
 
 
-def go(folder: Path, home: Path, tilt: float, section: Register = NO_MLFLOW, *, prepared: Any = None, passed: bool = True) -> Registered:
+def go(
+    folder: Path,
+    home: Path,
+    tilt: float,
+    section: Register = NO_MLFLOW,
+    *,
+    prepared: Any = None,
+    passed: bool = True,
+    improvement: dict[str, Any] | None = None,
+) -> Registered:
     at = folder / f"tilt{tilt}"
     if not at.exists():
         at.mkdir()
         bundle_of(at, tilt)
     context = Context(root=folder, work=folder)
-    arguments: dict[str, Any] = {"evaluated": evaluated(passed), "rehearsed": Output().at(at), "prepared": prepared or Split()}
+    measured = evaluated(passed).model_copy(update={"improvement": improvement or {}})
+    arguments: dict[str, Any] = {"evaluated": measured, "rehearsed": Output().at(at), "prepared": prepared or Split()}
     return register(section, name="table", out=folder, context=context, home=home, **arguments)
 
 
@@ -82,6 +92,17 @@ def test_the_first_is_champion(tmp_path: Path) -> None:
     event = Registry(tmp_path / "home").history("table")[-1]
     assert event.why["gates"][0]["measured"] == 0.9
     assert Registered.model_validate_json(done.model_dump_json()) == done
+
+
+def test_a_model_that_the_simple_baseline_beats_stays_challenger(tmp_path: Path) -> None:
+    beaten = {"accuracy": {"value": -0.2, "low": -0.3, "high": -0.1}}
+    done = go(tmp_path, tmp_path / "home", 0.0, improvement=beaten)
+    assert (done.promoted, done.champion) == (False, None)
+    assert done.reasons == ["accuracy is significantly worse than the baseline's (majority class): -0.2"]
+    unsure = {"accuracy": {"value": -0.2, "low": -0.5, "high": 0.1}}
+    assert go(tmp_path, tmp_path / "other", 0.0, improvement=unsure).promoted
+    always = NO_MLFLOW.model_copy(update={"promote": "always"})
+    assert go(tmp_path, tmp_path / "third", 0.0, always, improvement=beaten).promoted
 
 
 def test_a_significantly_worse_challenger_stays_challenger(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class Register(Section):
     name: str | None = None
     """Registered under this name; the recipe's by default."""
     promote: Literal["gates", "always", "never"] = "gates"
-    """gates: champion once the recipe's gates have passed and the present champion is not better.
+    """gates: champion once the recipe's gates have passed and neither the simple baseline nor the present champion is better.
     always: without looking at the champion.  never: it stays challenger."""
     max_degradation: dict[str, float] = Field(default_factory=dict, alias="max-degradation")
     """Metric -> by how much it may be worse than the champion's on the same test rows.
@@ -157,6 +157,10 @@ def _judge(
     compared: list[Difference] = []
     if section.promote == "never":
         return compared, [], ["the recipe says promote: never"]
+    headline = measures.headline(evaluated.task)
+    beside = evaluated.improvement.get(headline, {})
+    if section.promote == "gates" and (high := beside.get("high")) is not None and high < 0:  # a headline is better when larger
+        against.append(f"{headline} is significantly worse than the baseline's ({evaluated.baseline_which}): {beside['value']:+.4g}")
     if before is None:
         return compared, [*reasons, "there was no champion"], against
     if before == version.version:
