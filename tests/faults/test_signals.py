@@ -72,9 +72,8 @@ def test_training_is_saved_and_goes_on_where_it_stood(zygote: Zygote, tmp_path: 
     steps = max(map(step_of, checkpoints(folder)))
     run = zygote.begin(folder, "--to", "train")
     until(lambda: any(step_of(p) > steps for p in checkpoints(folder)), "training to go on")
-    assert min(map(step_of, checkpoints(folder))) >= steps - 1, "it went on from there, not from the beginning"
     run.send_signal(number)
-    over(run).refused(130, RESUME)
+    over(run).refused(130, f"resumed at step {steps} of ", RESUME)
 
 
 def test_a_second_signal_stops_at_once(zygote: Zygote, tmp_path: Path) -> None:
