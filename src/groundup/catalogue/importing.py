@@ -114,7 +114,7 @@ def _forget_stale(root: Path) -> None:
 def _under(root: Path) -> list[str]:
     """Names of the imported modules whose file lies in the recipe's folder and which were found through it."""
     found = []
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # in one step: another thread may be importing
         file = getattr(module, "__file__", None)
         if file and name != "__main__" and Path(file) == (_file(root, name) or Path()):
             found.append(name)
