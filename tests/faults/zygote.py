@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 
@@ -63,17 +64,22 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     answer.write("ready\n")
     answer.flush()
+    running: set[int] = set()
     for line in sys.stdin:
         asked = json.loads(line)
         if "run" in asked:
             pid = os.fork()
             if pid == 0:
                 child(asked["run"], asked["log"])
+            running.add(pid)
             answer.write(f"{pid}\n")
         else:
             _, status = os.waitpid(asked["wait"], 0)
+            running.discard(asked["wait"])
             answer.write(f"{os.waitstatus_to_exitcode(status)}\n")
         answer.flush()
+    for pid in running:  # of a test that failed
+        os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
