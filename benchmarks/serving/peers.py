@@ -13,6 +13,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ ENVIRONMENTS = ROOT / ".venv-bench"
 _SOURCES = Path(__file__).parent / "apps"
 
 
-class Peer:
+class Peer(ABC):
     """One server on one bundle.
 
     Args:
@@ -43,9 +44,9 @@ class Peer:
         self.x = np.random.default_rng(0).normal(size=(1, *bundle.signature.inputs[0].shape)).round(4).astype(np.float32)
         self.graph = bundle.path / bundle.graph
 
+    @abstractmethod
     def command(self) -> list[str]:
         """What starts it."""
-        raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
         """Further variables of its environment."""
