@@ -211,7 +211,16 @@ def rollback(name: str, home: Path, to: int | str | None = None, note: Callable[
 
 
 def history(name: str, home: Path) -> list[dict[str, Any]]:
-    """Who was champion, when, why and by whom, oldest first: dictionaries of when, version, event, by, why."""
+    """Who was champion, when, why and by whom, oldest first: dictionaries of when, version, event, by, why.
+
+    Raises:
+        BundleError: no model of this name was ever registered below ``home``.
+    """
+    registry = Registry(home)
+    if name not in registry.names():
+        raise BundleError(
+            f"no model {name!r} in {registry.file}; it has: {', '.join(registry.names()) or 'none'} (--home names another registry)"
+        )
     return [
         {
             "when": e.time,
@@ -220,7 +229,7 @@ def history(name: str, home: Path) -> list[dict[str, Any]]:
             "by": e.who,
             "why": "; ".join(e.why.get("reasons", [])),
         }
-        for e in Registry(home).history(name)
+        for e in registry.history(name)
     ]
 
 
