@@ -130,8 +130,8 @@ def test_a_better_challenger_is_champion_and_rollback_brings_the_other_back(tmp_
     event = rollback("table", home)
     assert time.perf_counter() - began < 2
     assert (event.action, event.before, event.after) == ("rollback", 2, 1)
-    with pytest.raises(BundleError, match=r"no model 'tabel' in .*; it has: table"):
-        history("tabel", home)
+    with pytest.raises(BundleError, match=r"no model 'stool' in .*; it has: table"):
+        history("stool", home)
     assert [e["event"] for e in history("table", home)] == ["register", "promote", "register", "promote", "rollback"]
     assert [e["version"] for e in history("table", home)][-2:] == ["1 → 2", "2 → 1"]
     assert rollback("table", home, to="2").after == 2
