@@ -34,20 +34,30 @@ class Source(NamedTuple):
     Attributes:
         names: theirs; several are stacked along the first axis in this order.
         transposed: whether theirs are (in, out) and ours (out, in), as GPT-2's.
+        rows: rows of ours that each of them is; equal parts where left out.
     """
 
     names: tuple[str, ...]
     transposed: bool = False
+    rows: tuple[int, ...] | None = None
+
+    def parts(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Our tensor cut into theirs, not yet transposed."""
+        if self.rows is not None:
+            return tensor.split(self.rows)  # type: ignore[no-any-return, no-untyped-call]
+        return tensor.chunk(len(self.names))
 
 
-def linear(ours: str, *theirs: str, transposed: bool = False, bias: bool = True) -> dict[str, Source]:
+def linear(
+    ours: str, *theirs: str, transposed: bool = False, bias: bool = True, rows: tuple[int, ...] | None = None
+) -> dict[str, Source]:
     """Table rows of an affine map's weight and bias.
 
     >>> linear("out", "c_proj", transposed=True)["out.weight"]
-    Source(names=('c_proj.weight',), transposed=True)
+    Source(names=('c_proj.weight',), transposed=True, rows=None)
     """
-    rows = {f"{ours}.weight": Source(tuple(f"{t}.weight" for t in theirs), transposed)}
-    return rows | ({f"{ours}.bias": Source(tuple(f"{t}.bias" for t in theirs))} if bias else {})
+    table = {f"{ours}.weight": Source(tuple(f"{t}.weight" for t in theirs), transposed, rows)}
+    return table | ({f"{ours}.bias": Source(tuple(f"{t}.bias" for t in theirs), rows=rows)} if bias else {})
 
 
 class Pretrained(nn.Module):
@@ -124,17 +134,16 @@ class Pretrained(nn.Module):
         _write(folder / "config.json", json.dumps(self.to_config() | {"dtype": dtype}, indent=2) + "\n")
 
     @torch.no_grad()
-    def to_checkpoint(self) -> Iterator[tuple[str, Tensor]]:
-        """Their name and tensor of every weight, one after another."""
-        state = self.state_dict()
-        for ours, source in self.sources().items():
-            parts = self._parts(ours, state[ours], source)
-            for name, part in zip(source.names, parts, strict=True):
-                yield name, (part.T if source.transposed and part.ndim == 2 else part).contiguous()
+    def to_checkpoint(self, state: Mapping[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Their name and tensor of every weight, one after another.
 
-    def _parts(self, ours: str, tensor: Tensor, source: Source) -> Iterable[Tensor]:
-        """Our tensor cut into the parts that theirs are; equal parts unless a subclass knows better."""
-        return tensor.chunk(len(source.names))
+        Args:
+            state: other tensors of the same names and shapes, gradients for example, in place of the weights.
+        """
+        state = self.state_dict() if state is None else state
+        for ours, source in self.sources().items():
+            for name, part in zip(source.names, source.parts(state[ours]), strict=True):
+                yield name, (part.T if source.transposed and part.ndim == 2 else part).contiguous()
 
     def _names(self, files: Weights) -> dict[str, str]:
         """Name in :meth:`sources` -> the name in these files, which may lack the prefix."""
@@ -150,7 +159,7 @@ class Pretrained(nn.Module):
         problems += [f"surplus: {theirs}, which {type(self).__name__} has no place for" for theirs in sorted(surplus)]
         places: dict[str, tuple[Tensor, bool]] = {}
         for ours, source in self.sources().items():
-            for name, part in zip(source.names, self._parts(ours, state[ours], source), strict=True):
+            for name, part in zip(source.names, source.parts(state[ours]), strict=True):
                 places[names[name]] = (part, source.transposed and part.ndim == 2)
         for name, (part, transposed) in places.items():
             expected = tuple(reversed(part.shape)) if transposed else tuple(part.shape)
