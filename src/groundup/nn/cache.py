@@ -5,6 +5,8 @@ Memory is taken once, at its full size; a layer's part is handed to its attentio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -72,9 +74,10 @@ class Cache:
         """Bytes at full capacity."""
         return self.kv.numel() * self.kv.element_size()
 
-    def reorder(self, rows: Tensor) -> None:
-        """Row b becomes what row ``rows[b]`` was (beam search keeps some beams twice and drops others)."""
-        n = self.length
+    def select(self, rows: Sequence[int]) -> None:
+        """Row i becomes what row ``rows[i]`` was (beam search keeps some twice, a batch loses those that ended); never more rows."""
+        n, index = self.length, torch.as_tensor(rows, dtype=torch.long, device=self.kv.device)
         for layer in self.layers:
             for part in (layer.k, layer.v):
-                part[:, :, :n] = part[rows, :, :n]
+                part[: len(index), :, :n] = part[index, :, :n]
+            layer.k, layer.v = layer.k[: len(index)], layer.v[: len(index)]
