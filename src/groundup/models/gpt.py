@@ -216,7 +216,8 @@ class GPT(Pretrained):
 
     MODEL_TYPES = ("gpt2", "openai-gpt")
     PREFIX = "transformer."
-    IGNORED = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
+    IGNORED = (".attn.bias", ".attn.masked_bias")
+    TIED = {"lm_head.weight": "transformer.wte.weight"}  # noqa: RUF012 - typed in the base
 
     def __init__(
         self,

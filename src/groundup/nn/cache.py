@@ -6,6 +6,7 @@ Memory is taken once, at its full size; a layer's part is handed to its attentio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -81,3 +82,30 @@ class Cache:
             for part in (layer.k, layer.v):
                 part[: len(index), :, :n] = part[index, :, :n]
             layer.k, layer.v = layer.k[: len(index)], layer.v[: len(index)]
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens."""
+        for layer in self.layers:
+            layer.length = min(layer.length, length)
+
+
+class DecoderCache(NamedTuple):
+    """What the decoder of an encoder-decoder keeps: keys and values of the target so far, and of the source, which are computed once."""
+
+    own: Cache
+    cross: Cache
+
+    @property
+    def length(self) -> int:
+        """Target tokens that are in it."""
+        return self.own.length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes at full capacity."""
+        return self.own.nbytes + self.cross.nbytes
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Row i becomes what row ``rows[i]`` was, source included."""
+        self.own.select(rows)
+        self.cross.select(rows)

@@ -13,7 +13,7 @@ refused, with the way to convert it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -21,10 +21,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from groundup.errors import ModelError
 
-_PIECE = 256 * 2**20
+_PIECE = 16 * 2**20
 """Bytes after which a mapped file is opened anew while it is read, so that its pages do not stay beside the copies."""
 
 
@@ -48,9 +49,7 @@ class Source(NamedTuple):
         return tensor.chunk(len(self.names))
 
 
-def linear(
-    ours: str, *theirs: str, transposed: bool = False, bias: bool = True, rows: tuple[int, ...] | None = None
-) -> dict[str, Source]:
+def linear(ours: str, *theirs: str, transposed: bool = False, bias: bool = True, rows: tuple[int, ...] | None = None) -> dict[str, Source]:
     """Table rows of an affine map's weight and bias.
 
     >>> linear("out", "c_proj", transposed=True)["out.weight"]
@@ -72,7 +71,9 @@ class Pretrained(nn.Module):
     PREFIX: ClassVar[str] = ""
     """What stands before every name in checkpoints with a head, and is missing in those without."""
     IGNORED: ClassVar[tuple[str, ...]] = ()
-    """Ends of names that old checkpoints carry and that hold no weight."""
+    """Ends of names that checkpoints carry and that this network has no use for."""
+    HEAD: ClassVar[tuple[str, ...]] = ()
+    """Constructor arguments that say what the head answers: what fine-tuning may ask otherwise of a checkpoint."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,8 +92,19 @@ class Pretrained(nn.Module):
         """Every tensor of :meth:`state_dict` that a checkpoint holds -> where it is; tied ones once."""
         raise NotImplementedError
 
+    def new_head(self, files: Weights) -> set[str]:
+        """Draw the weights of the head, and of what stands before it and is not in these files; returns their names."""
+        raise NotImplementedError
+
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Self:
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        fresh_head: Mapping[str, Any] | None = None,
+    ) -> Self:
         """The network of a checkpoint folder, evaluating.
 
         Weights are copied from the mapped file tensor by tensor into memory that is taken once.
@@ -101,10 +113,11 @@ class Pretrained(nn.Module):
             folder: with ``config.json`` and safetensors.
             dtype: of the weights; the checkpoint's where left out.
             device: where they go.
+            fresh_head: constructor arguments of a head that is drawn anew, for fine-tuning; the checkpoint's own is left out.
 
         Raises:
-            ModelError: no such folder, another architecture, pickled weights, a damaged file, a missing, surplus or
-                wrongly shaped tensor (each is named).
+            ModelError: no such folder, another architecture, an argument in ``fresh_head`` that is not the head's, pickled
+                weights, a damaged file, a missing, surplus or wrongly shaped tensor (each is named).
         """
         folder = Path(folder)
         config = read_config(folder)
@@ -113,11 +126,17 @@ class Pretrained(nn.Module):
                 f"{folder / 'config.json'}: expected model_type {' or '.join(cls.MODEL_TYPES)} for {cls.__name__}, got {config.get('model_type')!r}"
             )
         files = Weights(folder)
-        with torch.device("meta"):
-            network = cls(**cls.from_config(config))
+        arguments = cls.from_config(config)
+        if fresh_head is not None and (not cls.HEAD or set(fresh_head) - set(cls.HEAD)):
+            allowed = " and ".join(cls.HEAD) or "none, since it has one head only"
+            raise ModelError(f"fresh_head: {cls.__name__} takes {allowed}, got {', '.join(fresh_head)}; all else is as in the checkpoint")
+        if fresh_head:
+            arguments = {k: v for k, v in arguments.items() if k not in cls.HEAD} | dict(fresh_head)
+        with torch.device("meta"), _Unfilled():
+            network = cls(**arguments)
         network.to(dtype or files.dtype(network._names(files)))
         network.to_empty(device=device)
-        network._fill(files)
+        network._fill(files, frozenset() if fresh_head is None else network.new_head(files))
         return network.eval()
 
     def save_pretrained(self, folder: str | Path, *, shard_bytes: int = 5_000_000_000) -> None:
@@ -152,25 +171,48 @@ class Pretrained(nn.Module):
         return {name: name.removeprefix(self.PREFIX) if bare else name for name in wanted}
 
     @torch.no_grad()
-    def _fill(self, files: Weights) -> None:
-        names, state, problems = self._names(files), self.state_dict(), []
-        surplus = set(files) - set(names.values()) - {n for n in files if n.endswith(self.IGNORED or ("\0",))}
+    def _fill(self, files: Weights, fresh: Set[str]) -> None:
+        """Copy every tensor but the ``fresh`` ones of a new head, in whose favour what is outside of the trunk is left."""
+        sources = {ours: source for ours, source in self.sources().items() if ours not in fresh}
+        wanted = {name for source in sources.values() for name in source.names}
+        names = {ours: theirs for ours, theirs in self._names(files).items() if ours in wanted}
+        state, problems = self.state_dict(), []
+        copies = {copy: names[first] for copy, first in self.TIED.items() if copy in files and copy not in names}
+        surplus = set(files) - set(names.values()) - set(copies) - {n for n in files if self.IGNORED and n.endswith(self.IGNORED)}
+        if fresh and any(name.startswith(self.PREFIX) for name in files):
+            surplus = {name for name in surplus if name.startswith(self.PREFIX)}
         problems += [f"missing: {theirs}" for theirs in names.values() if theirs not in files]
         problems += [f"surplus: {theirs}, which {type(self).__name__} has no place for" for theirs in sorted(surplus)]
         places: dict[str, tuple[Tensor, bool]] = {}
-        for ours, source in self.sources().items():
+        for ours, source in sources.items():
             for name, part in zip(source.names, source.parts(state[ours]), strict=True):
                 places[names[name]] = (part, source.transposed and part.ndim == 2)
         for name, (part, transposed) in places.items():
             expected = tuple(reversed(part.shape)) if transposed else tuple(part.shape)
             if name in files and files.shape(name) != expected:
                 problems.append(f"wrongly shaped: {name} is {files.shape(name)}, the config makes it {expected}")
+        for copy, first in copies.items():
+            tensors = dict(files.read([copy, first])) if first in files else {}
+            if tensors and not torch.equal(tensors[copy], tensors[first]):
+                problems.append(f"{copy} is a second copy of {first} in this architecture, and differs from it")
         if problems:
             shown = "\n  ".join(problems[:20]) + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
             raise ModelError(f"{files.folder}: the weights do not fit the config\n  {shown}")
         for name, tensor in files.read(places):
             part, transposed = places[name]
             part.copy_(tensor.T if transposed else tensor)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new parameters as they are: there is nothing to draw on the meta device, and trying imports 800 modules (80 MB)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in _DRAWING:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+_DRAWING = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_, Tensor.div_)
 
 
 class Weights(Mapping[str, str]):

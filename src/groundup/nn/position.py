@@ -101,6 +101,6 @@ class RelativeBias(nn.Module):
     def buckets(self, distance: Tensor) -> Tensor:
         """Bucket of each distance >= 0."""
         exact = self.n_buckets // 2
-        growth = torch.log(distance.clamp(min=1).double() / exact) / math.log(self.max_distance / exact)
+        growth = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)  # float32, as T5's
         far = (exact + (growth * (self.n_buckets - exact)).long()).clamp(max=self.n_buckets - 1)
         return torch.where(distance < exact, distance, far)
