@@ -212,19 +212,49 @@ def serve(
 
 
 @app.command()
-def verify(bundle: BundleArgument, home: HomeOption = None) -> None:
-    """Check a bundle on this machine: hashes, golden answers, and the proofs that it carries."""
+def verify(
+    bundle: Annotated[str | None, typer.Argument(help="A bundle's folder, or NAME, NAME@ALIAS, NAME/VERSION from the registry.")] = None,
+    models: Annotated[bool, typer.Option("--models", help="Prove the catalogue instead: every model beside its reference.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="With --models: these alone.")] = None,
+    seeds: Annotated[str, typer.Option(help="With --models: the seeds to draw from, 0-99 or 0,3,5.")] = "0",
+    home: HomeOption = None,
+) -> None:
+    """Check a bundle on this machine (hashes, golden answers, the proofs that it carries), or prove the models."""
     from groundup.console import err, out
-    from groundup.serving.verify import verify as check
+    from groundup.errors import RecipeError
 
-    proofs = check(_bundle(bundle, home))
-    for proof in proofs:
+    if (bundle is None) != models:
+        raise RecipeError("expected either a bundle to check or --models; run: groundup verify build/bundle, or groundup verify --models")
+    if bundle is not None:
+        from groundup.serving.verify import verify as check
+
+        proofs = iter(check(_bundle(bundle, home)))
+    else:
+        from groundup.proof import check_all
+
+        proofs = check_all(_numbers(seeds), only or ())
+    failed = n = 0
+    for n, proof in enumerate(proofs, 1):  # noqa: B007 - counted
         out.print(str(proof), markup=False, style="green" if proof.passed else "red")
-    passed = sum(p.passed for p in proofs)
-    out.print(f"{passed} of {len(proofs)} proofs passed")
-    if passed < len(proofs):
-        err.print("the bundle must not be served on this machine", style="bold red")
+        failed += not proof.passed
+    out.print(f"{n - failed} of {n} proofs passed")
+    if failed:
+        err.print("the bundle must not be served on this machine" if bundle else "not equal on this machine", style="bold red")
         raise typer.Exit(7)
+
+
+def _numbers(text: str) -> list[int]:
+    """``0-99`` or ``0,3,5``."""
+    from groundup.errors import RecipeError
+
+    try:
+        first, dash, last = text.partition("-")
+        found = list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 0:
+        raise RecipeError(f"--seeds: expected numbers as 0-99 or 0,3,5, got {text!r}")
+    return found
 
 
 @app.command()
@@ -307,15 +337,29 @@ def compare(
 
 
 @app.command()
-def models(name: Annotated[str | None, typer.Argument(help="One model, in detail.")] = None) -> None:
-    """List the models and their parameters."""
+def models(
+    name: Annotated[str | None, typer.Argument(help="One model, in detail.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A published size of a model over tokens: gpt3-175b.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences that memory is stated for.")] = 1,
+    context: Annotated[int | None, typer.Option(min=1, help="Tokens a sequence; the model's own context where left out.")] = None,
+) -> None:
+    """List the models, or show one: parameters, published sizes, operations, memory."""
     from groundup import catalogue
     from groundup.console import out, table
+    from groundup.errors import RecipeError
 
     if name is None:
         table(catalogue.table(), ("name", "kind", "tasks", "what it is"))
+        return
+    entry = catalogue.find(name)
+    if entry.kind == "sequence":
+        shown = str(catalogue.describe_sequence(name, preset, batch=batch, context=context))
+        shown += f"\n\npresets: {', '.join(entry.presets)}" if preset is None else ""
+    elif preset is not None or context is not None:
+        raise RecipeError(f"{name} reads features, not tokens; --preset and --context are for {', '.join(catalogue.names('sequence'))}")
     else:
-        out.print(str(catalogue.describe(name)), markup=False, highlight=False)
+        shown = str(catalogue.describe(name))
+    out.print(shown, markup=False, highlight=False)
 
 
 @app.command()

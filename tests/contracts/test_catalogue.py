@@ -130,7 +130,7 @@ def test_mistakes_are_found_without_importing_the_model(keys: dict[str, Any], lo
 def test_schema_completes_every_model() -> None:
     schema = Model.model_json_schema()
     by_title = {option["title"]: option for option in schema["anyOf"]}
-    assert set(by_title) == {*entries(), "class"}
+    assert set(by_title) == {*(name for name, entry in entries().items() if entry.kind != "sequence"), "class"}
     assert by_title["cnn"]["properties"]["width"] == {
         "type": "integer",
         "exclusiveMinimum": 0,

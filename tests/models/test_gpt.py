@@ -10,7 +10,6 @@ import torch
 from groundup.errors import ModelError
 from groundup.models.gpt import GPT, PRESETS, d_inference
 from groundup.proof import gpt as proof
-from groundup.proof.language import prove_language_model
 
 transformers = pytest.importorskip("transformers", reason="the reference")
 
@@ -21,9 +20,9 @@ def small(**other: object) -> GPT:
 
 def test_equals_transformers(seed: int) -> None:
     proofs = proof.prove((seed,))
-    assert len(proofs) == 10
+    assert len(proofs) == 10 + 6
     assert all(p.passed for p in proofs), "\n".join(map(str, proofs))
-    assert all(p.samples > 1000 for p in proofs)
+    assert all(p.samples > 50 for p in proofs)
 
 
 def test_a_wrong_weight_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +35,7 @@ def test_a_wrong_weight_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
             self.blocks[1].mlp.up.bias[3] *= 1.01
 
     monkeypatch.setattr(GPT, "_fill", off)
-    assert not any(p.passed for p in proof.prove((0,)) if "float64" in p.claim and "attention" not in p.claim)
+    assert not any(p.passed for p in proof.prove((0,)) if "transformers' (float64)" in p.claim and "attention" not in p.claim)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -49,12 +48,6 @@ def test_opens_in_transformers(tmp_path: Path, norm: str) -> None:
     assert not report["unexpected_keys"]
     tokens = torch.randint(61, (3, 13))
     torch.testing.assert_close(theirs.eval()(tokens).logits, network(tokens), rtol=1e-5, atol=1e-6)
-
-
-def test_invariants(seed: int) -> None:
-    for norm in ("pre", "post"):
-        proofs = prove_language_model("gpt", small(norm=norm), seed)
-        assert all(p.passed for p in proofs), "\n".join(map(str, proofs))
 
 
 def test_presets_have_the_published_size() -> None:

@@ -11,7 +11,6 @@ from groundup.errors import ModelError
 from groundup.models.llama import PRESETS, Llama, Stretch
 from groundup.nn.position import frequencies
 from groundup.proof import llama as proof
-from groundup.proof.language import prove_language_model
 
 transformers = pytest.importorskip("transformers", reason="the reference")
 
@@ -23,7 +22,7 @@ def small(**other: object) -> Llama:
 
 def test_equals_transformers(seed: int) -> None:
     proofs = proof.prove((seed,))
-    assert len(proofs) == 10
+    assert len(proofs) == 10 + 6
     assert all(p.passed for p in proofs), "\n".join(map(str, proofs))
 
 
@@ -38,12 +37,6 @@ def test_opens_in_transformers(tmp_path: Path, other: dict[str, object]) -> None
     torch.testing.assert_close(theirs.eval()(tokens).logits, network(tokens), rtol=1e-5, atol=1e-6)
     again = Llama.from_pretrained(tmp_path)
     assert torch.equal(again(tokens), network(tokens))
-
-
-def test_invariants(seed: int) -> None:
-    for other in ({}, {"n_kv_heads": 6}, {"tied": True}):
-        proofs = prove_language_model("llama", small(**other), seed)
-        assert all(p.passed for p in proofs), "\n".join(map(str, proofs))
 
 
 def test_presets_have_the_published_size() -> None:

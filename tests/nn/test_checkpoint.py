@@ -81,7 +81,10 @@ def _index(text: str) -> Callable[[Path], None]:
     [
         (_edit(lambda t: t.pop("transformer.h.1.ln_1.bias") is None), r"missing: transformer\.h\.1\.ln_1\.bias"),
         (_edit(lambda t: t.update(extra=torch.ones(2))), r"surplus: extra, which GPT has no place for"),
-        (_edit(lambda t: t.update({"transformer.wpe.weight": torch.ones(6, 10)})), r"wrongly shaped: transformer.wpe.weight is \(6, 10\), .* \(7, 10\)"),
+        (
+            _edit(lambda t: t.update({"transformer.wpe.weight": torch.ones(6, 10)})),
+            r"wrongly shaped: transformer.wpe.weight is \(6, 10\), .* \(7, 10\)",
+        ),
         (_edit(lambda t: t.update({"lm_head.weight": torch.ones(31, 10)})), r"lm_head.weight .* differs"),
         (_config(n_layer=3), r"missing: transformer\.h\.2\."),
         (_config(n_embd=12), r"wrongly shaped: "),

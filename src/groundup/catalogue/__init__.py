@@ -7,12 +7,13 @@
 A constructor's signature is the model's configuration: keys, types, defaults and help are read from it.
 """
 
-from groundup.catalogue.entries import Entry, entries
+from groundup.catalogue.entries import Entry, entries, names
 from groundup.catalogue.resolve import Resolved, resolve
 from groundup.catalogue.section import Model
+from groundup.catalogue.sequence import SequenceDescription, describe_sequence
 from groundup.catalogue.signature import FILLED, REQUIRED, Parameter
 from groundup.catalogue.size import Size
-from groundup.catalogue.table import Description, describe, table
+from groundup.catalogue.table import Description, describe, find, table
 
 __all__ = [
     "FILLED",
@@ -22,9 +23,13 @@ __all__ = [
     "Model",
     "Parameter",
     "Resolved",
+    "SequenceDescription",
     "Size",
     "describe",
+    "describe_sequence",
     "entries",
+    "find",
+    "names",
     "resolve",
     "table",
 ]

@@ -37,6 +37,9 @@ class Model(Section):
             return self
         if self.name not in entries():
             raise _refusal({"name": f"groundup has no model {self.name!r}{nearest(self.name, entries())}"}, {"name": self.name})
+        if entries()[self.name].kind == "sequence":
+            text = f"{self.name} reads tokens, and no task of a recipe does; use it from Python, groundup.models.{self.name}"
+            raise _refusal({"name": text}, {"name": self.name})
         if found := problems(self.params, entries()[self.name].parameters, self.name):
             raise _refusal(found, self.params)
         return self
@@ -47,7 +50,7 @@ class Model(Section):
         base = handler.resolve_ref_schema(handler(core_schema))
         base.pop("properties", None)
         base.pop("additionalProperties", None)
-        base["anyOf"] = [*map(_schema, entries().values()), _CLASS_SCHEMA]
+        base["anyOf"] = [*(_schema(entry) for entry in entries().values() if entry.kind != "sequence"), _CLASS_SCHEMA]
         return base
 
 

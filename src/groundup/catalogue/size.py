@@ -54,9 +54,9 @@ def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int) ->
     if weights <= _RUN_UP_TO:  # running it for real is quick then, and tries what shapes alone cannot
         device, network = "cpu", resolved.build(feature_shape, n_outputs, seed=0)
     two = torch.zeros(2, *feature_shape, device=device)
-    counter = _counter()
+    count = counter()
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device), counter:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device), count:
             scores = network.train()(two)
     except Exception as e:  # a user's forward may fail in any way
         raise ModelError(
@@ -76,12 +76,12 @@ def measure(resolved: Resolved, feature_shape: Sequence[int], n_outputs: int) ->
     return Size(
         parameters=sum(p.numel() for p in parameters if p.requires_grad),
         weights=weights,
-        macs=counter.flops // 2 // 2,  # two examples, two operations a MAC
-        activations=math.ceil(counter.bytes / 2),
+        macs=count.flops // 2 // 2,  # two examples, two operations a MAC
+        activations=math.ceil(count.bytes / 2),
     )
 
 
-def _counter() -> Any:
+def counter() -> Any:
     """A dispatch mode that adds up floating-point operations, by PyTorch's own formulas, and the bytes that operations write."""
     from torch import Tensor
     from torch.utils._python_dispatch import TorchDispatchMode

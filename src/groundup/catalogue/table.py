@@ -70,6 +70,17 @@ def table() -> list[Row]:
     return [Row(e.name, e.kind, ", ".join(e.tasks), e.summary) for e in entries().values()]
 
 
+def find(name: str) -> Entry:
+    """The entry of this name.
+
+    Raises:
+        RecipeError: there is none; says what is near.
+    """
+    if name not in entries():
+        raise RecipeError(f"groundup has no model {name!r}{nearest(name, entries())}")
+    return entries()[name]
+
+
 def describe(name: str, input_shape: Sequence[int] | None = None, n_outputs: int | None = None, **params: Any) -> Description:
     """A model of the catalogue with its parameters and its size for a shape of features; ``groundup.proof.check`` has its proofs.
 
@@ -82,9 +93,9 @@ def describe(name: str, input_shape: Sequence[int] | None = None, n_outputs: int
         RecipeError: no such model, or a parameter that it does not take.
         ModelError: it cannot be built for such features.
     """
-    if name not in entries():
-        raise RecipeError(f"groundup has no model {name!r}{nearest(name, entries())}")
-    entry = entries()[name]
+    entry = find(name)
+    if entry.kind == "sequence":
+        raise RecipeError(f"{name} reads tokens: its sizes are those of groundup.catalogue.describe_sequence")
     shape, outputs = _EXAMPLE_SHAPES[entry.tasks[0]]
     shape, outputs = tuple(input_shape or shape), n_outputs or outputs
     size = resolve(Model(name=name, **params), Path.cwd()).check(shape, outputs)

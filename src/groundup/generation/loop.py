@@ -38,10 +38,10 @@ def check(decoder: Decoder, prompts: Sequence[Sequence[int]], max_tokens: int) -
     longest = 0
     for i, prompt in enumerate(prompts):
         if len(prompt) == 0:
-            raise DataError(f"prompt {i + 1} is empty; a text needs one token to start from, for instance the tokenizer's begin-of-text token")
+            raise DataError(f"prompt {i + 1} is empty; a text starts from one token at least, such as the tokenizer's begin-of-text")
         wrong = [t for t in prompt if not 0 <= t < decoder.vocab_size]
         if wrong:
-            raise DataError(f"prompt {i + 1}: token {wrong[0]} is outside the vocabulary 0..{decoder.vocab_size - 1}; is it another tokenizer's?")
+            raise DataError(f"prompt {i + 1}: token {wrong[0]} is outside the vocabulary 0..{decoder.vocab_size - 1}; another tokenizer's?")
         longest = max(longest, len(prompt))
     if longest >= decoder.context:
         raise DataError(f"a prompt of {longest} tokens leaves no room in a context of {decoder.context}; shorten it")

@@ -34,6 +34,7 @@ from groundup.nn.norm import LayerNorm, layer_norm
 from groundup.nn.presets import Preset
 from groundup.nn.trace import Trace
 
+TASKS = ("language-modelling",)
 _GPT3 = {"context": 2048, "vocab_size": 50257}
 
 PRESETS = {
@@ -42,7 +43,7 @@ PRESETS = {
         published=117e6,
         source="Radford et al. 2018 print 117M in later work; the released weights have 116.5M",
     ),
-    "gpt2": Preset({"n_layers": 12, "n_heads": 12, "d_model": 768}, 124e6, "the paper's table 2 says 117M; its authors later corrected it to 124M"),
+    "gpt2": Preset({"n_layers": 12, "n_heads": 12, "d_model": 768}, 124e6, "table 2 says 117M; later corrected to 124M"),
     "gpt2-medium": Preset({"n_layers": 24, "n_heads": 16, "d_model": 1024}, 355e6, "table 2 says 345M; later corrected to 355M"),
     "gpt2-large": Preset({"n_layers": 36, "n_heads": 20, "d_model": 1280}, 774e6, "table 2 says 762M; later corrected to 774M"),
     "gpt2-xl": Preset({"n_layers": 48, "n_heads": 25, "d_model": 1600}, 1558e6, "table 2 says 1542M; later corrected to 1558M"),
@@ -102,16 +103,16 @@ def d_transformer(x: Sequence[int], θ: Theta, ε: float = 0.0) -> Tensor:
     Returns:
         P, (N_V, l); column t is the distribution of token t + 1 given tokens 0..t.
     """
-    l = len(x)
-    X = torch.stack([token_embedding(x[t], θ.W_e) + positional_embedding(t, θ.W_p) for t in range(l)], dim=1)  # (d_e, l)
-    Mask = torch.tensor([[t_z <= t_x for t_x in range(l)] for t_z in range(l)])
+    l_x = len(x)
+    X = torch.stack([token_embedding(x[t], θ.W_e) + positional_embedding(t, θ.W_p) for t in range(l_x)], dim=1)  # (d_e, l)
+    Mask = torch.tensor([[t_z <= t_x for t_x in range(l_x)] for t_z in range(l_x)])
     for layer in θ.layers:
         Y = _columns(layer_norm, X, layer.γ1, layer.β1, ε)
         X = X + mh_attention(Y, Y, layer.W, Mask)
         Y = _columns(layer_norm, X, layer.γ2, layer.β2, ε)
         X = X + feed_forward(Y, layer.W_mlp1, layer.b_mlp1, layer.W_mlp2, layer.b_mlp2, "gelu_tanh")
     X = _columns(layer_norm, X, θ.γ, θ.β, ε)
-    return torch.stack([unembedding(X[:, t], θ.W_u) for t in range(l)], dim=1)
+    return torch.stack([unembedding(X[:, t], θ.W_u) for t in range(l_x)], dim=1)
 
 
 def d_training(data: Sequence[Sequence[int]], network: GPT, η: float, n_epochs: int) -> GPT:
@@ -150,7 +151,7 @@ def d_inference(x: Sequence[int], l_gen: int, network: GPT, τ: float, generator
     Returns:
         The continuation, ``l_gen`` tokens.
     """
-    x, l = list(x), len(x)
+    x, l_x = list(x), len(x)
     θ = network.theta()
     for _ in range(l_gen):
         P = d_transformer(x, θ, network.eps)
@@ -161,7 +162,7 @@ def d_inference(x: Sequence[int], l_gen: int, network: GPT, τ: float, generator
             q = p ** (1 / τ)
             y = int(torch.multinomial(q / q.sum(), 1, generator=generator))
         x.append(y)
-    return x[l:]
+    return x[l_x:]
 
 
 def _columns(function: Any, X: Tensor, *args: Any) -> Tensor:
@@ -321,9 +322,7 @@ class GPT(Pretrained):
     def new_cache(self, batch: int, capacity: int | None = None) -> Cache:
         """An empty cache for ``batch`` sequences of at most ``capacity`` tokens (the context where left out)."""
         weight = self.tokens.weight
-        return Cache(
-            self.n_layers, batch, self.n_heads, capacity or self.context, self.d_head, dtype=weight.dtype, device=weight.device
-        )
+        return Cache(self.n_layers, batch, self.n_heads, capacity or self.context, self.d_head, dtype=weight.dtype, device=weight.device)
 
     def theta(self) -> Theta:
         """The weights in the page's letters; gradients flow back through them.
@@ -371,7 +370,9 @@ class GPT(Pretrained):
         """
         first = self.norm == "post"
         if self.d_head * self.n_heads != self.d_model:
-            raise ModelError(f"gpt: {self.n_heads} heads of {self.d_head} are not {self.d_model} wide, which GPT-2's configuration cannot say")
+            raise ModelError(
+                f"gpt: {self.n_heads} heads of {self.d_head} are not {self.d_model} wide; GPT-2's configuration cannot say that"
+            )
         names = {"gelu_tanh": "gelu" if first else "gelu_new", "gelu": "gelu", "relu": "relu", "silu": "silu"}
         if first and (self.activation == "gelu" or self.d_ff != 4 * self.d_model):
             raise ModelError("gpt: GPT-1's configuration knows the tanh form of GELU and hidden layers of 4 d_model only")

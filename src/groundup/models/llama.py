@@ -34,6 +34,7 @@ from groundup.nn.position import Rotation, frequencies
 from groundup.nn.presets import Preset
 from groundup.nn.trace import Trace
 
+TASKS = ("language-modelling",)
 _LLAMA2 = {"context": 4096, "eps": 1e-5}
 _LLAMA3 = {"vocab_size": 128256, "context": 8192, "n_kv_heads": 8, "rotary_base": 500_000.0, "eps": 1e-5}
 _LLAMA31 = {"context": 131072, "stretch": (8.0, 1.0, 4.0, 8192)}
@@ -45,18 +46,18 @@ PRESETS = {
     "llama-33b": Preset({"n_layers": 60, "n_heads": 52, "d_model": 6656, "d_ff": 17920}, 32.5e9, "Touvron et al. 2023, table 2"),
     "llama-65b": Preset({"n_layers": 80, "n_heads": 64, "d_model": 8192, "d_ff": 22016}, 65.2e9, "Touvron et al. 2023, table 2"),
     "llama2-7b": Preset(_LLAMA2, 6.7e9, "as LLaMA 7B; Llama 2's paper rounds to 7B"),
-    "llama2-13b": Preset(
-        {"n_layers": 40, "n_heads": 40, "d_model": 5120, "d_ff": 13824} | _LLAMA2, 13.0e9, "as LLaMA 13B"
-    ),
+    "llama2-13b": Preset({"n_layers": 40, "n_heads": 40, "d_model": 5120, "d_ff": 13824} | _LLAMA2, 13.0e9, "as LLaMA 13B"),
     "llama2-70b": Preset(
         {"n_layers": 80, "n_heads": 64, "n_kv_heads": 8, "d_model": 8192, "d_ff": 28672} | _LLAMA2,
         70e9,
         "arXiv:2307.09288 says 70B; the released weights have 69.0B",
     ),
-    "llama3-8b": Preset({"n_layers": 32, "n_heads": 32, "d_model": 4096, "d_ff": 14336} | _LLAMA3, 8.03e9, "arXiv:2407.21783, table 3, and its model card"),
-    "llama3-70b": Preset({"n_layers": 80, "n_heads": 64, "d_model": 8192, "d_ff": 28672} | _LLAMA3, 70.6e9, "arXiv:2407.21783, table 3, and its model card"),
+    "llama3-8b": Preset({"n_layers": 32, "n_heads": 32, "d_model": 4096, "d_ff": 14336} | _LLAMA3, 8.03e9, "arXiv:2407.21783, table 3"),
+    "llama3-70b": Preset({"n_layers": 80, "n_heads": 64, "d_model": 8192, "d_ff": 28672} | _LLAMA3, 70.6e9, "arXiv:2407.21783, table 3"),
     "llama3.1-405b": Preset(
-        {"n_layers": 126, "n_heads": 128, "d_model": 16384, "d_ff": 53248} | _LLAMA3 | _LLAMA31, 405e9, "arXiv:2407.21783, table 3, rounds down"
+        {"n_layers": 126, "n_heads": 128, "d_model": 16384, "d_ff": 53248} | _LLAMA3 | _LLAMA31,
+        405e9,
+        "arXiv:2407.21783, table 3, rounds down",
     ),
     "llama3.2-1b": Preset({"n_layers": 16, "n_heads": 32, "d_model": 2048, "d_ff": 8192} | _LLAMA3 | _LLAMA32, 1.23e9, "its model card"),
     "llama3.2-3b": Preset({"n_layers": 28, "n_heads": 24, "d_model": 3072, "d_ff": 8192} | _LLAMA3 | _LLAMA32, 3.21e9, "its model card"),
@@ -83,7 +84,9 @@ class Stretch(NamedTuple):
         wavelength = 2 * math.pi / ω
         fade = ((self.context / wavelength - self.low) / (self.high - self.low)).clamp(0, 1)
         between = (1 - fade) * ω / self.factor + fade * ω
-        ω = torch.where(wavelength > self.context / self.low, ω / self.factor, torch.where(wavelength < self.context / self.high, ω, between))
+        ω = torch.where(
+            wavelength > self.context / self.low, ω / self.factor, torch.where(wavelength < self.context / self.high, ω, between)
+        )
         return ω
 
 
@@ -237,9 +240,7 @@ class Llama(Pretrained):
     def new_cache(self, batch: int, capacity: int | None = None) -> Cache:
         """An empty cache for ``batch`` sequences of at most ``capacity`` tokens (the context where left out)."""
         weight = self.tokens.weight
-        return Cache(
-            self.n_layers, batch, self.n_kv_heads, capacity or self.context, self.d_head, dtype=weight.dtype, device=weight.device
-        )
+        return Cache(self.n_layers, batch, self.n_kv_heads, capacity or self.context, self.d_head, dtype=weight.dtype, device=weight.device)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:

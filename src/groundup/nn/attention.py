@@ -179,9 +179,7 @@ class MultiHeadAttention(nn.Module):
         else:
             if bias is not None:
                 mask = bias.to(q.dtype) if mask is None else torch.where(mask, bias, -torch.inf).to(q.dtype)
-            y = F.scaled_dot_product_attention(
-                q, k, v, mask, dropout_p=p, is_causal=is_causal, enable_gqa=self.n_kv_heads != self.n_heads
-            )
+            y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=is_causal, enable_gqa=self.n_kv_heads != self.n_heads)
         answer: Tensor = self.out(y.transpose(1, 2).flatten(2))  # (B, H, T, d) -> (B, T, H · d) -> (B, T, D)
         return answer
 
@@ -198,9 +196,7 @@ class MultiHeadAttention(nn.Module):
             k, v = cache.append(k, v)
         return q, k, v
 
-    def _weighted(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, p: float, trace: Trace
-    ) -> Tensor:
+    def _weighted(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, p: float, trace: Trace) -> Tensor:
         """Algorithm 4's last three lines over batches, one after another, so that α can be looked at."""
         share = self.n_heads // self.n_kv_heads
         k, v = k.repeat_interleave(share, dim=1), v.repeat_interleave(share, dim=1)

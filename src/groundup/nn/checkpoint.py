@@ -72,6 +72,8 @@ class Pretrained(nn.Module):
     """What stands before every name in checkpoints with a head, and is missing in those without."""
     IGNORED: ClassVar[tuple[str, ...]] = ()
     """Ends of names that checkpoints carry and that this network has no use for."""
+    TIED: ClassVar[Mapping[str, str]] = {}
+    """Their name of a second copy that some checkpoints carry -> their name of the tensor that it must equal."""
     HEAD: ClassVar[tuple[str, ...]] = ()
     """Constructor arguments that say what the head answers: what fine-tuning may ask otherwise of a checkpoint."""
 
@@ -123,7 +125,8 @@ class Pretrained(nn.Module):
         config = read_config(folder)
         if config.get("model_type") not in cls.MODEL_TYPES:
             raise ModelError(
-                f"{folder / 'config.json'}: expected model_type {' or '.join(cls.MODEL_TYPES)} for {cls.__name__}, got {config.get('model_type')!r}"
+                f"{folder / 'config.json'}: expected model_type {' or '.join(cls.MODEL_TYPES)} for {cls.__name__},"
+                f" got {config.get('model_type')!r}"
             )
         files = Weights(folder)
         arguments = cls.from_config(config)
@@ -177,7 +180,7 @@ class Pretrained(nn.Module):
         wanted = {name for source in sources.values() for name in source.names}
         names = {ours: theirs for ours, theirs in self._names(files).items() if ours in wanted}
         state, problems = self.state_dict(), []
-        copies = {copy: names[first] for copy, first in self.TIED.items() if copy in files and copy not in names}
+        copies = {copy: names[first] for copy, first in self.TIED.items() if copy in files and copy not in names and first in names}
         surplus = set(files) - set(names.values()) - set(copies) - {n for n in files if self.IGNORED and n.endswith(self.IGNORED)}
         if fresh and any(name.startswith(self.PREFIX) for name in files):
             surplus = {name for name in surplus if name.startswith(self.PREFIX)}
@@ -234,8 +237,8 @@ class Weights(Mapping[str, str]):
             pickled = sorted(p.name for p in folder.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
             if pickled:
                 raise ModelError(
-                    f"{folder}: the weights are pickled ({pickled[0]}), and unpickling runs whatever is in the file; if you trust where it came"
-                    " from, convert it once: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')"
+                    f"{folder}: the weights are pickled ({pickled[0]}), and unpickling runs whatever is in the file; if you trust where it"
+                    " came from, convert it once: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')"
                 )
             raise ModelError(f"{folder}: expected model.safetensors or model.safetensors.index.json, found neither")
 

@@ -43,8 +43,9 @@ class NetworkDecoder:
         T = max(map(len, prompts))
         self._cache = self.network.new_cache(len(prompts), capacity)
         tokens = torch.tensor([[0] * (T - len(p)) + list(p) for p in prompts], device=self._device)
+        real = [[0] * (T - len(p)) + [1] * len(p) for p in prompts]
         ragged = any(len(p) < T for p in prompts)
-        self._mask = torch.tensor([[0] * (T - len(p)) + [1] * len(p) for p in prompts], dtype=torch.bool, device=self._device) if ragged else None
+        self._mask = torch.tensor(real, dtype=torch.bool, device=self._device) if ragged else None
         return self._read(tokens)
 
     @torch.inference_mode()

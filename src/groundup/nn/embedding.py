@@ -51,8 +51,10 @@ def unembedding(e: Tensor, W_u: Tensor) -> Tensor:
     return torch.softmax(W_u @ e, dim=0)
 
 
-def sinusoids(l_max: int, d_e: int, *, halves: bool = False, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
-    """Positions as waves, section 3.5 of Vaswani et al.: PE[t, 2i] = sin(t / 10000^(2i/d_e)), PE[t, 2i+1] = cos(the same).
+def sinusoids(
+    l_max: int, d_e: int, *, halves: bool = False, dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Positions as waves, section 3.5 of Vaswani et al.: PE[t, 2i] = sin(t / 10000^(2i/d_e)), PE[t, 2i+1] its cosine.
 
     Args:
         l_max: number of positions.

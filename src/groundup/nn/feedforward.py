@@ -43,17 +43,19 @@ class FeedForward(nn.Module):
         d_ff: hidden units.
         activation: φ.
         bias: whether there are b_1 and b_2.
+        dropout: share of the hidden units that is zeroed in training.
     """
 
-    def __init__(self, d_model: int, d_ff: int, activation: Activation = "gelu", bias: bool = True) -> None:
+    def __init__(self, d_model: int, d_ff: int, activation: Activation = "gelu", bias: bool = True, dropout: float = 0.0) -> None:
         super().__init__()
-        self.activation = activation
+        self.activation, self.dropout = activation, dropout
         self.up = nn.Linear(d_model, d_ff, bias=bias)  # W_1, b_1
         self.down = nn.Linear(d_ff, d_model, bias=bias)  # W_2, b_2
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        y: Tensor = self.down(ACTIVATIONS[self.activation](self.up(x)))
+        hidden = ACTIVATIONS[self.activation](self.up(x))
+        y: Tensor = self.down(F.dropout(hidden, self.dropout, self.training) if self.dropout else hidden)
         return y
 
 

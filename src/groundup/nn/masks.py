@@ -29,7 +29,9 @@ def visible(T: int, mask: Tensor | None = None, segments: Tensor | None = None, 
     return seen
 
 
-def positions(T: int, mask: Tensor | None = None, segments: Tensor | None = None, *, start: int = 0, device: torch.device | None = None) -> Tensor:
+def positions(
+    T: int, mask: Tensor | None = None, segments: Tensor | None = None, *, start: int = 0, device: torch.device | None = None
+) -> Tensor:
     """The position of each of the last T tokens: counted from 0, over padding on the left, anew in each packed document.
 
     Args:

@@ -67,9 +67,7 @@ class Rotation:
         return torch.cat([a * self.cos - b * self.sin, b * self.cos + a * self.sin], dim=-1)
 
 
-def frequencies(
-    d_head: int, base: float = 10_000.0, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
-) -> Tensor:
+def frequencies(d_head: int, base: float = 10_000.0, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
     """base^(-2i/d) for i = 0 .. d/2 - 1, (d / 2,)."""
     return 1.0 / base ** (torch.arange(0, d_head, 2, dtype=dtype, device=device) / d_head)
 

@@ -8,12 +8,15 @@ import torch
 
 from groundup.bundle import Proof
 from groundup.models.gpt import GPT
+from groundup.proof.language import prove_language_model
 from groundup.proof.pretrained import Pair, draw, prove_pretrained
 
 
 def prove(seeds: Sequence[int]) -> list[Proof]:
     """GPT-2 and GPT-1; sizes are distinct primes."""
-    return prove_pretrained("gpt", _pairs, seeds)
+    sizes = {"vocab_size": 61, "n_layers": 2, "n_heads": 5, "d_model": 35, "context": 17, "dropout": 0.0}
+    networks = [GPT(**sizes, norm=norm) for norm in ("pre", "post")]  # type: ignore[arg-type]
+    return [*prove_pretrained("gpt", _pairs, seeds), *prove_language_model("gpt", networks, seeds)]
 
 
 def _pairs(seed: int) -> Iterator[Pair]:

@@ -9,12 +9,15 @@ from torch import nn
 
 from groundup.bundle import Proof
 from groundup.models.llama import Llama
+from groundup.proof.language import prove_language_model
 from groundup.proof.pretrained import Pair, draw, prove_pretrained
 
 
 def prove(seeds: Sequence[int]) -> list[Proof]:
-    """Grouped, multi-query and plain heads, tied and untied, plain and stretched frequencies; heads are not as wide as d_model / n_heads."""
-    return prove_pretrained("llama", _pairs, seeds)
+    """Grouped, multi-query and plain heads, tied and untied, plain and stretched frequencies, heads wider than d_model / n_heads."""
+    sizes = {"vocab_size": 61, "n_layers": 2, "n_heads": 6, "d_model": 31, "d_head": 14, "d_ff": 37, "context": 17}
+    networks = [Llama(**sizes, n_kv_heads=n, tied=tied) for n, tied in ((2, False), (6, True))]  # type: ignore[arg-type]
+    return [*prove_pretrained("llama", _pairs, seeds), *prove_language_model("llama", networks, seeds)]
 
 
 def _pairs(seed: int) -> Iterator[Pair]:
