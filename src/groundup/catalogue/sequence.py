@@ -173,7 +173,7 @@ def _counting() -> Iterator[Any]:
         fused[1] += out.numel() * out.element_size()
         return out
 
-    functional.scaled_dot_product_attention = attention
+    functional.scaled_dot_product_attention = attention  # type: ignore[assignment]
     try:
         with torch.no_grad(), torch.device("meta"), count:
             yield count

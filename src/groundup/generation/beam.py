@@ -62,4 +62,5 @@ def beam_search(decoder: Decoder, prompt: Sequence[int], settings: Sampling, end
 def _log_softmax(logits: Logits) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     z = logits.astype(np.float64)
     z -= z.max()
-    return z - np.log(np.exp(z).sum())
+    log_p: np.ndarray[tuple[int], np.dtype[np.float64]] = z - np.log(np.exp(z).sum())
+    return log_p

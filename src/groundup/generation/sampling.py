@@ -122,4 +122,5 @@ def choose(logits: NDArray[np.float32], history: Sequence[int], settings: Sampli
     tokens, p = distribution(logits, history, settings)
     if len(tokens) == 1:
         return int(tokens[0])
-    return int(tokens[min(np.searchsorted(np.cumsum(p), rng.random(), side="right"), len(p) - 1)])
+    drawn = int(np.searchsorted(np.cumsum(p), rng.random(), side="right"))
+    return int(tokens[min(drawn, len(p) - 1)])  # a sum of probabilities may end below 1 by rounding

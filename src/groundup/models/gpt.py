@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import torch
 from pydantic import Field, PositiveInt
@@ -187,9 +187,18 @@ class Block(nn.Module):
         """(B, T, D) -> (B, T, D)."""
         if self.norm == "pre":
             x = x + self._drop(self.attention(self.norm_1(x), causal=True, **how))
-            return x + self._drop(self.mlp(self.norm_2(x)))
-        x = self.norm_1(x + self._drop(self.attention(x, causal=True, **how)))
-        return self.norm_2(x + self._drop(self.mlp(x)))
+            x = x + self._drop(self.mlp(self.norm_2(x)))
+        else:
+            x = self.norm_1(x + self._drop(self.attention(x, causal=True, **how)))
+            x = self.norm_2(x + self._drop(self.mlp(x)))
+        return x
+
+    def weights(self) -> Layer:
+        """The same weights in the page's letters."""
+        γ1, β1 = self.norm_1.parameters()
+        γ2, β2 = self.norm_2.parameters()
+        up, down = self.mlp.up, self.mlp.down
+        return Layer(γ1, β1, self.attention.weights(), γ2, β2, up.weight, up.bias, down.weight, down.bias)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
@@ -253,9 +262,9 @@ class GPT(Pretrained):
         """W ~ N(0, 0.02²), b = 0, γ = 1; maps that end in a sum are divided by √(2 n_layers) (GPT-2, section 2.3)."""
         normal_(self, 0.02, generator)
         if self.norm == "pre":
-            for block in self.blocks:
-                block.attention.out.weight.div_(math.sqrt(2 * self.n_layers))
-                block.mlp.down.weight.div_(math.sqrt(2 * self.n_layers))
+            for name, parameter in self.named_parameters():
+                if name.endswith(("attention.out.weight", "mlp.down.weight")):
+                    parameter.div_(math.sqrt(2 * self.n_layers))
 
     def forward(
         self,
@@ -317,7 +326,8 @@ class GPT(Pretrained):
         x = self.final_norm(x)
         if trace is not None:
             trace.see("final_norm", x)
-        return x
+        y: Tensor = x
+        return y
 
     def new_cache(self, batch: int, capacity: int | None = None) -> Cache:
         """An empty cache for ``batch`` sequences of at most ``capacity`` tokens (the context where left out)."""
@@ -332,15 +342,10 @@ class GPT(Pretrained):
         """
         if self.norm != "pre":
             raise ModelError("gpt: algorithm 10 normalizes before each part; this network does after (norm='post')")
-        layers = tuple(
-            Layer(
-                b.norm_1.weight, b.norm_1.bias, b.attention.weights(), b.norm_2.weight, b.norm_2.bias,
-                b.mlp.up.weight, b.mlp.up.bias, b.mlp.down.weight, b.mlp.down.bias,
-            )
-            for b in self.blocks
-        )  # fmt: skip
+        layers = tuple(block.weights() for block in cast(list[Block], list(self.blocks)))
         W_e = self.tokens.weight.T
-        return Theta(W_e, self.positions.weight.T, layers, self.final_norm.weight, self.final_norm.bias, W_e.T)
+        γ, β = self.final_norm.parameters()
+        return Theta(W_e, self.positions.weight.T, layers, γ, β, W_e.T)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -170,9 +170,9 @@ class Llama(Pretrained):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """W ~ N(0, 0.02²), γ = 1; maps that end in a sum are divided by √(2 n_layers)."""
         normal_(self, 0.02, generator)
-        for block in self.blocks:
-            block.attention.out.weight.div_(math.sqrt(2 * self.n_layers))
-            block.mlp.down.weight.div_(math.sqrt(2 * self.n_layers))
+        for name, parameter in self.named_parameters():
+            if name.endswith(("attention.out.weight", "mlp.down.weight")):
+                parameter.div_(math.sqrt(2 * self.n_layers))
 
     def forward(
         self,
@@ -235,7 +235,8 @@ class Llama(Pretrained):
         x = self.final_norm(x)
         if trace is not None:
             trace.see("final_norm", x)
-        return x
+        y: Tensor = x
+        return y
 
     def new_cache(self, batch: int, capacity: int | None = None) -> Cache:
         """An empty cache for ``batch`` sequences of at most ``capacity`` tokens (the context where left out)."""

@@ -214,11 +214,11 @@ class MultiHeadAttention(nn.Module):
         H, H_kv, d = self.n_heads, self.n_kv_heads, self.d_head
         if hasattr(self, "qkv"):
             sizes = (H * d, H_kv * d, H_kv * d)
-            Ws, bs = self.qkv.weight.split(sizes), _bias(self.qkv).split(sizes)
+            Ws, bs = self.qkv.weight.split_with_sizes(sizes), _bias(self.qkv).split_with_sizes(sizes)
         else:
             Ws = (self.q.weight, *self.kv.weight.chunk(2))
             bs = (_bias(self.q), *_bias(self.kv).chunk(2))
-        (W_q, W_k, W_v), (b_q, b_k, b_v) = ([W.unflatten(0, (-1, d)) for W in of] for of in (Ws, bs))
+        (W_q, W_k, W_v), (b_q, b_k, b_v) = ([W.reshape(-1, d, *W.shape[1:]) for W in of] for of in (Ws, bs))
         kv = [h * H_kv // H for h in range(H)]
         heads = tuple(QKV(W_q[h], b_q[h], W_k[s], b_k[s], W_v[s], b_v[s]) for h, s in enumerate(kv))
         return MH(heads, self.out.weight, _bias(self.out))

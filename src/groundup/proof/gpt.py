@@ -40,5 +40,5 @@ def _pairs(seed: int) -> Iterator[Pair]:
             inputs={"tokens": tokens},
             their_inputs={"input_ids": tokens},
             terms=terms,
-            hidden=lambda trace, names=names: [trace.values[name] for name in names],
+            hidden=lambda trace, names=names: [trace.values[name] for name in names],  # type: ignore[misc]
         )

@@ -35,7 +35,7 @@ def prove_language_model(name: str, networks: Sequence[Any], seeds: Sequence[int
         for network in networks:
             net = draw(copy.deepcopy(network), seed).double()
             g = torch.Generator().manual_seed(seed)
-            tokens = torch.randint(net.vocab_size, (5, 17), generator=g)
+            tokens = torch.randint(network.vocab_size, (5, 17), generator=g)
             for claim, measure in _CLAIMS.items():
                 if packs or measure is not _packing:
                     seen = worst.setdefault(claim, Worst())

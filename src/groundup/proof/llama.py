@@ -58,6 +58,6 @@ def _norms_in_float64(network: nn.Module) -> None:
     for module in network.modules():
         for name, child in module.named_children():
             if type(child).__name__ == "LlamaRMSNorm":
-                norm = nn.RMSNorm(child.weight.shape[0], eps=child.variance_epsilon)  # type: ignore[arg-type, union-attr]
+                norm = nn.RMSNorm(len(child.weight), eps=child.variance_epsilon)  # type: ignore[arg-type]
                 norm.weight = child.weight  # type: ignore[assignment]
                 setattr(module, name, norm)
