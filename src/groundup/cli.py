@@ -342,12 +342,25 @@ def models(
     preset: Annotated[str | None, typer.Option(help="A published size of a model over tokens: gpt3-175b.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Sequences that memory is stated for.")] = 1,
     context: Annotated[int | None, typer.Option(min=1, help="Tokens a sequence; the model's own context where left out.")] = None,
+    trace: Annotated[str | None, typer.Option(metavar="TEXT", help="Show every intermediate value while the model reads this.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="With --trace: folder with weights and a tokenizer; a small random network of bytes where left out.")
+    ] = None,
+    attention: Annotated[Path | None, typer.Option(help="With --trace: SVG to write, who looks at whom in every head.")] = None,
+    lens: Annotated[Path | None, typer.Option(help="With --trace: SVG to write, what every layer would say (logit lens).")] = None,
 ) -> None:
-    """List the models, or show one: parameters, published sizes, operations, memory."""
+    """List the models, or show one: parameters, published sizes, operations, memory; or look inside while it reads a text."""
     from groundup import catalogue
     from groundup.console import out, table
     from groundup.errors import RecipeError
 
+    if trace is not None:
+        if name is None or preset is not None or context is not None or batch != 1:
+            raise RecipeError("--trace takes one model and none of --preset, --batch, --context; write: groundup models gpt --trace TEXT")
+        _look_inside(name, trace, checkpoint, attention, lens)
+        return
+    if checkpoint or attention or lens:
+        raise RecipeError("--checkpoint, --attention and --lens go with --trace: groundup models gpt --trace TEXT --attention out.svg")
     if name is None:
         table(catalogue.table(), ("name", "kind", "tasks", "what it is"))
         return
@@ -360,6 +373,22 @@ def models(
     else:
         shown = str(catalogue.describe(name))
     out.print(shown, markup=False, highlight=False)
+
+
+def _look_inside(name: str, text: str, checkpoint: Path | None, attention: Path | None, lens: Path | None) -> None:
+    """Everything is computed before anything is written."""
+    from groundup.console import out
+    from groundup.inside import example
+
+    read = example(name, text, checkpoint)
+    steps = str(read.steps())
+    drawings = [(attention, read.attention() if attention else None), (lens, read.lens() if lens else None)]
+    out.print(read.note, markup=False, soft_wrap=True)
+    out.print(f"{len(read.tokens)} tokens\n\n{steps}", markup=False, highlight=False, soft_wrap=True)
+    for path, drawing in drawings:
+        if path and drawing:
+            drawing.save(path)
+            out.print(f"wrote {path}", markup=False, soft_wrap=True)
 
 
 @app.command()

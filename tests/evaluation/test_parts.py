@@ -130,7 +130,7 @@ def test_records_are_json():
     assert row == {"a": None, "b": 3, "c": "2024-05-01T00:00:00", "d": None, "e": "x", "f": True}
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (5, 7, 1), (5, 7, 3), (300, 200, 3), (1, 999, 1)])
+@pytest.mark.parametrize("shape", [(8, 8), (5, 7, 1), (5, 7, 3), (5, 7, 4), (300, 200, 3), (1, 999, 1)])
 def test_png_is_read_back_by_pillow(shape):
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     read = np.asarray(Image.open(io.BytesIO(png.encode(image))))

@@ -31,7 +31,7 @@ class SequenceDescription:
         source: where the paper does, and why it may differ.
         batch, context: what the figures below are for, in sequences and tokens.
         forward_flops: floating-point operations of reading one token, averaged over a full context.
-        decode_flops: those of writing one more token after a full context, with the cache; 0 without one.
+        decode_flops: those of writing one more token after a full context, with the cache; 0 where there is none, and for an encoder-decoder.
         activations: bytes that the operations of one forward pass over the batch write in float32: an upper bound of
             what the backward pass keeps.
         cache: bytes of keys and values of the batch at the full context in float32; 0 without a cache.
@@ -74,6 +74,7 @@ class SequenceDescription:
             rows.append(
                 ("cache", f"{_size(self.cache)} in float32, {_size(self.cache / 2)} in 16 bits, {self.batch} × {self.context:,} tokens")
             )
+        if self.decode_flops:
             rows.append(("one more token", f"{_short(self.decode_flops)} FLOP after {self.context:,} tokens"))
         width = max(len(k) for k, _ in rows)
         return "\n".join(lines + [f"{k:{width}}  {v}" for k, v in rows])
@@ -116,8 +117,9 @@ def describe_sequence(
     flops, activations = _forward(network, 1, length)
     decode = cache = 0
     if hasattr(network, "new_cache"):
-        cache = network.new_cache(batch, length).nbytes
-        decode = _decode(network, length)
+        pair = hasattr(network, "encode")  # an encoder-decoder keeps the source's keys and values too
+        cache = network.new_cache(batch, *([length] if pair else []), length).nbytes
+        decode = 0 if pair else _decode(network, length)
     return SequenceDescription(
         entry=entry,
         preset=preset or "",

@@ -37,16 +37,8 @@ def check(name: str, seeds: Sequence[int] = (0,)) -> list[Proof]:
     Raises:
         ModelError: no such model.
     """
-    if name not in (*entries(), *_PARTS):
-        raise ModelError(f"groundup has no model {name!r}{nearest(name, [*entries(), *_PARTS])}")
-    try:
-        module = importlib.import_module(f"groundup.proof.{name}")
-        proofs: list[Proof] = module.prove(tuple(seeds))
-    except ModuleNotFoundError as e:
-        if e.name not in ("transformers", "tokenizers"):
-            raise
-        raise MissingExtraError(e.name, "proof", f"proving {name}") from e
-    return proofs
+    _require(name)
+    return _run(name, "prove", seeds)
 
 
 def check_all(seeds: Sequence[int] = (0,), only: Collection[str] = ()) -> Iterator[Proof]:
@@ -60,10 +52,27 @@ def check_all(seeds: Sequence[int] = (0,), only: Collection[str] = ()) -> Iterat
         ModelError: no such name.
         MissingExtraError: a reference is not installed.
     """
-    known = (*_PARTS, *entries())
     for name in only:
-        if name not in known:
-            raise ModelError(f"groundup has no model {name!r}{nearest(name, known)}")
-    for name in known:
+        _require(name)
+    for name in (*_PARTS, *entries()):
         if not only or name in only:
             yield from check(name, seeds)
+            yield from _run(name, "prove_transformers", seeds)  # beside its own library, where torch.nn has been the reference
+
+
+def _require(name: str) -> None:
+    known = (*_PARTS, *entries())
+    if name not in known:
+        raise ModelError(f"groundup has no model {name!r}{nearest(name, known)}")
+
+
+def _run(name: str, function: str, seeds: Sequence[int]) -> list[Proof]:
+    """The proofs of one function of ``proof/<name>.py``; none where it has no such function."""
+    try:
+        module = importlib.import_module(f"groundup.proof.{name}")
+        proofs: list[Proof] = getattr(module, function, lambda _: [])(tuple(seeds))
+    except ModuleNotFoundError as e:
+        if e.name not in ("transformers", "tokenizers"):
+            raise
+        raise MissingExtraError(e.name, "proof", f"proving {name}") from e
+    return proofs

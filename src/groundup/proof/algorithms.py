@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from groundup.bundle import Proof
-from groundup.models import gpt
+from groundup.models import gpt, transformer
 from groundup.nn import attention, embedding, norm, position
 from groundup.proof.compare import FLOAT64_TOLERANCE, Worst
 from groundup.proof.pretrained import draw
@@ -146,6 +146,46 @@ def _d_inference() -> Pairs:
     yield (p / p.sum())[torch.from_numpy(tokens)], torch.from_numpy(q)
 
 
+def _small_transformer() -> transformer.Transformer:
+    network = transformer.Transformer(V, None, 2, 3, n_heads=3, d_model=42, d_ff=23, context=S, dropout=0.0).double()
+    draw(network, int(torch.randint(1 << 30, ())))
+    return network
+
+
+def _ed_transformer() -> Pairs:
+    network, source, target = _small_transformer(), torch.randint(V, (2, S)), torch.randint(V, (2, T))
+    θ = network.theta()
+    naive = [transformer.ed_transformer(z.tolist(), x.tolist(), θ, transformer.EPS).T for z, x in zip(source, target, strict=True)]
+    yield torch.stack(naive), network(source, target).softmax(-1)
+
+
+def _ed_training() -> Pairs:
+    network, z, x = _small_transformer(), torch.randint(V, (1, S)), torch.randint(V, (1, T))
+    naive = transformer.ed_training([(z[0].tolist(), x[0].tolist())], copy.deepcopy(network), η=0.01, n_epochs=2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(network(z, x)[0, :-1], x[0, 1:], reduction="sum").backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    yield from zip(naive.parameters(), network.parameters(), strict=True)
+
+
+def _ed_inference() -> Pairs:
+    from groundup.generation import Sampling, distribution, generate
+    from groundup.nn.decoding import TranslationDecoder
+
+    network, source = _small_transformer(), torch.randint(V, (7,)).tolist()
+    start = [network.bos_token]
+    naive = transformer.ed_inference(source, network, τ=0.0)
+    written = generate(TranslationDecoder(network, [source]), [start], Sampling(temperature=0, max_tokens=S), end=[network.eos_token])[0]
+    fast = start + written.tokens + ([network.eos_token] if written.finish == "end" else [])
+    yield torch.tensor(naive).double(), torch.tensor(fast).double()
+    p = transformer.ed_transformer(source, start, network.theta(), transformer.EPS)[:, -1].detach() ** (1 / 0.7)
+    logits = network(torch.tensor([source]), torch.tensor([start]))[0, -1].detach()
+    tokens, q = distribution(logits.numpy(), start, Sampling(temperature=0.7))
+    yield (p / p.sum())[torch.from_numpy(tokens)], torch.from_numpy(q)
+
+
 ALGORITHMS: dict[str, Callable[[], Pairs]] = {
     "algorithm 1, token embedding": _embeddings,
     "algorithm 2, positional embedding": _positions,
@@ -154,8 +194,11 @@ ALGORITHMS: dict[str, Callable[[], Pairs]] = {
     "algorithm 5, multi-head attention": _heads,
     "algorithm 6, layer normalization": _norms,
     "algorithm 7, unembedding": _unembedding,
+    "algorithm 8, EDTransformer": _ed_transformer,
     "algorithm 10, DTransformer": _d_transformer,
+    "algorithm 11, EDTraining": _ed_training,
     "algorithm 13, DTraining": _d_training,
     "algorithm 14, DInference": _d_inference,
+    "algorithm 15, EDInference": _ed_inference,
     "RoFormer's equation 34, rotary positions": _rotary,
 }

@@ -102,6 +102,7 @@ def prove_pretrained(name: str, pairs: Callable[[int], Iterator[Pair]], seeds: S
     """
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()  # a bar for a file of a few kilobytes
     results = {torch.float64: _Measured(), torch.float32: _Measured(0.0)}
     for seed in seeds:
         for pair in pairs(seed):
@@ -186,7 +187,7 @@ def _saved(theirs: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Ten
     """Their tensors under the names that they have in a checkpoint, which since transformers 5 are not always the modules'."""
     from transformers.core_model_loading import revert_weight_conversion
 
-    converted: Mapping[str, Tensor] = revert_weight_conversion(theirs, {name: t.detach() for name, t in tensors.items()})  # type: ignore[arg-type]
+    converted: Mapping[str, Tensor] = revert_weight_conversion(theirs, {name: t.detach() for name, t in tensors.items()})
     return converted
 
 

@@ -35,17 +35,17 @@ def evaluated_summary(evaluated: Plain) -> str:
     """
     run = Facts({"evaluated": evaluated})
     sentence = tag("p", join(summary.sentences(run), " "), class_="verdict")
-    return _framed(sentence, evaluation.metrics_table(evaluated), evaluation.gates_table(evaluated.get("gates") or []))
+    return framed(sentence, evaluation.metrics_table(evaluated), evaluation.gates_table(evaluated.get("gates") or []))
 
 
 def run_summary(outputs: Mapping[str, Any], proofs: Sequence[Proof]) -> str:
     """The top of the report for a run's outputs by stage name, and the proof chain."""
     stages = {_OUTPUTS[stage]: output.model_dump(mode="json") for stage, output in outputs.items() if stage in _OUTPUTS}
     run = Facts(stages, proofs=tuple(proofs))
-    return _framed(tag("p", join(summary.sentences(run), " "), class_="verdict"), summary.cards(run), chain(proofs) if proofs else "")
+    return framed(tag("p", join(summary.sentences(run), " "), class_="verdict"), summary.cards(run), chain(proofs) if proofs else "")
 
 
-def _framed(*content: Any) -> str:
+def framed(*content: Any) -> str:
     """Content under the class ``groundup`` with the report's stylesheet scoped to it."""
     from groundup.reporting.page import stylesheet
 

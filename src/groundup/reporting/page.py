@@ -62,3 +62,8 @@ def _contents(shown: list[tuple[str, str, Html]]) -> Html:
 def stylesheet() -> Html:
     """The page's CSS."""
     return Html(files("groundup.reporting").joinpath("page.css").read_text(encoding="utf-8"))
+
+
+def palette() -> Html:
+    """The colours and fonts alone, light and dark, under ``:root``: for a drawing that stands by itself."""
+    return Html(stylesheet().partition("\n* {")[0])
