@@ -117,4 +117,30 @@ def benchmarks() -> str:
     return "\n".join(f"## {path.stem}\n\n```text\n{path.read_text()}```\n" for path in results)
 
 
-GENERATORS: dict[str, Callable[[], str]] = {"recipe": recipe, "cli": cli, "models": models, "proofs": proofs, "benchmarks": benchmarks}
+def algorithms() -> str:
+    """Each of the fifteen: our words, the function, and how far what is used is from it."""
+    import importlib
+    import inspect
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parent))
+    from _algorithms import ALGORITHMS
+
+    from groundup.proof.algorithms import prove
+
+    measured = {p.claim.partition(",")[0]: p for p in prove((0,))}
+    parts = []
+    for a in ALGORITHMS:
+        module, _, name = a.function.partition(":")
+        source = inspect.getsource(getattr(importlib.import_module(module), name))
+        p = measured[f"algorithm {a.number}"]
+        parts.append(
+            f"## {a.number}. {a.title}\n\n"
+            f'<div class="grid" markdown>\n\n```text{a.text}```\n\n```python\n{source}```\n\n</div>\n\n'
+            f"Used: {a.used}. Furthest apart: **{p.measured:.1e}** of the largest value (at most {p.tolerance:.0e} is allowed,"
+            f" {p.samples:,} values, float64): {'equal' if p.passed else '**not equal**'}.\n"
+        )
+    return "\n".join(parts)
+
+
+GENERATORS: dict[str, Callable[[], str]] = {"recipe": recipe, "cli": cli, "models": models, "proofs": proofs, "benchmarks": benchmarks, "algorithms": algorithms}

@@ -95,6 +95,7 @@ LIBRARIES = {
     "pandera": "pandera",
     "PIL": "pillow",
     "safetensors": "safetensors",
+    "tokenizers": "tokenizers",
     "onnx": "onnx",
     "onnxscript": "onnxscript",
     "skl2onnx": "skl2onnx",

@@ -31,7 +31,7 @@ class SequenceDescription:
         source: where the paper does, and why it may differ.
         batch, context: what the figures below are for, in sequences and tokens.
         forward_flops: floating-point operations of reading one token, averaged over a full context.
-        decode_flops: those of writing one more token after a full context, with the cache; 0 where there is none, and for an encoder-decoder.
+        decode_flops: those of writing one more token after a full context, with the cache; 0 for an encoder-decoder.
         activations: bytes that the operations of one forward pass over the batch write in float32: an upper bound of
             what the backward pass keeps.
         cache: bytes of keys and values of the batch at the full context in float32; 0 without a cache.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.errors import ModelError
-from groundup.inside.drawing import SIZE, WIDE, Drawing, box, columns, document, fitted, group, probability, visible
+from groundup.inside.drawing import SIZE, WIDE, Drawing, box, columns, document, fitted, group, probability
 from groundup.inside.running import evaluating, one_example
 from groundup.reporting.html import Html
 from groundup.reporting.svg import label
@@ -67,7 +67,7 @@ class Lens(Drawing):
         written = [*self.labels, *(self.name(i) for i in np.unique(self.ids[:, :, 0]).tolist())]
         cell = max(8 + 0.62 * SIZE * max(columns(fitted(text, _MOST)) for text in written), 26)
         across = max(int((WIDE - left) // cell), 1)
-        heading = "Below, the text; above each token, the next one that the network would say if it stopped after that layer."
+        heading = "Below, the text; above each token, what the network would say there if it stopped after that layer."
         more = "Depth of colour is its probability; bold is what the last layer says, too."
         parts = [label(margin, margin + SIZE, heading), label(margin, margin + 2.4 * SIZE, more)]
         y = margin + 2.4 * SIZE + 16
@@ -96,8 +96,8 @@ class Lens(Drawing):
 
     def _told(self, i: int, t: int) -> str:
         best = zip(self.ids[i, t].tolist(), self.probabilities[i, t].tolist(), strict=True)
-        told = ", ".join(f"{visible(self.name(v))} {probability(p)}" for v, p in best)
-        return f"after {visible(self.labels[t])} ({t}), {self.layers[i]}: {told}"
+        told = ", ".join(f"{fitted(self.name(v), 40)} {probability(p)}" for v, p in best)
+        return f"after {fitted(self.labels[t], 40)} ({t}), {self.layers[i]}: {told}"
 
     def _top(self, i: int, t: int) -> str:
         return self.name(int(self.ids[i, t, 0]))

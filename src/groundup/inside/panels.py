@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.evaluation.png import encode
-from groundup.inside.drawing import SIZE, WIDE, box, columns, document, fitted, group, probability, visible
+from groundup.inside.drawing import SIZE, WIDE, box, columns, document, fitted, group, probability
 from groundup.reporting.html import EMPTY, Html, join, tag
 from groundup.reporting.svg import label, ticks
 
@@ -95,8 +95,8 @@ def _ground(width: float, height: float) -> Html:
 def _looks_at(row: Array, rows: Sequence[str], cols: Sequence[str], t: int) -> str:
     """The title of a row: the token and the five that it looks at most."""
     best = [s for s in np.argsort(-row, kind="stable")[:5] if row[s] >= 0.005]
-    told = ", ".join(f"{visible(cols[s])} ({s}) {probability(row[s])}" for s in best)
-    return f"{visible(rows[t])} ({t}) looks at {told}"
+    told = ", ".join(f"{fitted(cols[s], 40)} ({s}) {probability(row[s])}" for s in best)
+    return f"{fitted(rows[t], 40)} ({t}) looks at {told}"
 
 
 def _image_matrix(weights: Array, title: str) -> Panel:
@@ -106,8 +106,8 @@ def _image_matrix(weights: Array, title: str) -> Panel:
     opacity = np.rint(255 * np.sqrt(np.clip(weights, 0, 1))).astype(np.uint8)
     pixels = np.concatenate([np.broadcast_to(np.array(_ACCENT, np.uint8), (T, S, 3)), opacity[:, :, None]], axis=2)
     left, top, width, height = 34.0, 18.0, S * scale, T * scale
-    marks = [label(-5, (t + 0.5) * scale + 4, int(t), anchor="end") for t in ticks(0, T - 1, 8)]
-    marks += [label((s + 0.5) * scale, -5, int(s), anchor="middle") for s in ticks(0, S - 1, 8)]
+    marks = [label(-5, (t + 0.5) * scale + 4, t, anchor="end") for t in sorted(set(map(int, ticks(0, T - 1, 8))))]
+    marks += [label((s + 0.5) * scale, -5, s, anchor="middle") for s in sorted(set(map(int, ticks(0, S - 1, 8))))]
     inner = [_ground(width, height), picture(pixels, width, height, largest=1200), *marks]
     part = join([label(left, SIZE, title, class_="head"), group(left, SIZE + 6 + top, *inner)])
     return Panel(part, left + width, SIZE + 6 + top + height)

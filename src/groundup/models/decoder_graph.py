@@ -17,7 +17,7 @@ length of its own, so rows come and go between steps.  Weights can be blocks of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import onnx
@@ -26,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from groundup.errors import ModelError
+from groundup.models import gpt, llama
 from groundup.models.gpt import GPT
 from groundup.models.llama import Llama, Stretch
 from groundup.nn.position import frequencies
@@ -52,7 +53,7 @@ def decoder_graph(network: GPT | Llama, bits: Literal[32, 8, 4] = 32) -> onnx.Mo
     head = network.tokens.weight if isinstance(network, GPT) or network.tied else network.unembedding.weight
     index = g.node("Unsqueeze", "last", g.constant(np.array([1])))
     g.matmul(g.node("GatherND", x, index, batch_dims=1), head, out="logits")  # (B, T, D) -> (B, D) -> (B, N_V)
-    cache = ["B", network.n_heads if isinstance(network, GPT) else network.n_kv_heads, "S", network.d_head]
+    cache: list[str | int | None] = ["B", network.n_heads if isinstance(network, GPT) else network.n_kv_heads, "S", network.d_head]
     inputs = [
         helper.make_tensor_value_info("tokens", TensorProto.INT64, ["B", "T"]),
         *([helper.make_tensor_value_info("positions", TensorProto.INT64, ["B", "T"])] if isinstance(network, GPT) else []),
@@ -75,7 +76,7 @@ def decoder_graph(network: GPT | Llama, bits: Literal[32, 8, 4] = 32) -> onnx.Mo
 def _gpt(g: _Graph, net: GPT) -> str:
     x = g.node("Add", g.gather(net.tokens.weight, "tokens"), g.gather(net.positions.weight, "positions"))
     approximate = {"gelu_tanh": "tanh", "gelu": "none"}.get(net.activation)
-    for i, block in enumerate(net.blocks):
+    for i, block in enumerate(cast(list[gpt.Block], list(net.blocks))):
         y = g.layer_norm(x, block.norm_1)
         y = g.linear(y, block.attention.qkv)
         y = g.attention(y, i, net.n_heads, net.n_heads)
@@ -96,13 +97,12 @@ def _llama(g: _Graph, net: Llama) -> str:
     angle = np.arange(net.context, dtype=np.float32)[:, None] * (ω if net.stretch is None else Stretch(*net.stretch)(ω)).numpy()
     cos, sin = g.constant(np.cos(angle)), g.constant(np.sin(angle))
     x = g.gather(net.tokens.weight, "tokens")
-    for i, block in enumerate(net.blocks):
+    for i, block in enumerate(cast(list[llama.Block], list(net.blocks))):
         y = g.linear(g.rms_norm(x, block.norm_1), block.attention.qkv)
         y = g.attention(y, i, net.n_heads, net.n_kv_heads, cos, sin)
         x = g.node("Add", x, g.linear(y, block.attention.out))
         y = g.rms_norm(x, block.norm_2)
-        gate, up = block.mlp.gate_up.weight.chunk(2)
-        gate, up = g.matmul(y, gate), g.matmul(y, up)
+        gate, up = (g.matmul(y, W) for W in block.mlp.gate_up.weight.chunk(2))
         x = g.node("Add", x, g.linear(g.node("Mul", g.node("Mul", gate, g.node("Sigmoid", gate)), up), block.mlp.down))
     return g.rms_norm(x, net.final_norm)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from groundup.bundle import Proof
-from groundup.models import gpt, transformer
+from groundup.models import bert, gpt, transformer
 from groundup.nn import attention, embedding, norm, position
 from groundup.proof.compare import FLOAT64_TOLERANCE, Worst
 from groundup.proof.pretrained import draw
@@ -186,6 +186,30 @@ def _ed_inference() -> Pairs:
     yield (p / p.sum())[torch.from_numpy(tokens)], torch.from_numpy(q)
 
 
+def _small_bert() -> bert.BERT:
+    network = bert.BERT(vocab_size=V, n_layers=2, n_heads=3, d_model=21, d_ff=23, context=T, head="masked-lm", dropout=0.0).double()
+    draw(network, int(torch.randint(1 << 30, ())))
+    return network
+
+
+def _e_transformer() -> Pairs:
+    network, tokens = _small_bert(), torch.randint(V, (2, T))
+    yield torch.stack([bert.e_transformer(x.tolist(), network.theta(), network.eps).T for x in tokens]), network(tokens).softmax(-1)
+
+
+def _e_training() -> Pairs:
+    network, x, hide, seed = _small_bert(), torch.randint(V - 1, (T,)), V - 1, int(torch.randint(1 << 30, ()))
+    naive = bert.e_training([x.tolist()], copy.deepcopy(network), 0.1, 2, 0.5, hide, torch.Generator().manual_seed(seed))
+    optimizer, chance = torch.optim.SGD(network.parameters(), lr=0.1), torch.Generator().manual_seed(seed)
+    for _ in range(2):
+        hidden = torch.rand(T, generator=chance) < 0.5
+        optimizer.zero_grad()
+        scores = network(torch.where(hidden, hide, x)[None], at=hidden[None])
+        F.cross_entropy(scores, x[hidden], reduction="sum").backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    yield from zip(naive.parameters(), network.parameters(), strict=True)
+
+
 ALGORITHMS: dict[str, Callable[[], Pairs]] = {
     "algorithm 1, token embedding": _embeddings,
     "algorithm 2, positional embedding": _positions,
@@ -195,8 +219,10 @@ ALGORITHMS: dict[str, Callable[[], Pairs]] = {
     "algorithm 6, layer normalization": _norms,
     "algorithm 7, unembedding": _unembedding,
     "algorithm 8, EDTransformer": _ed_transformer,
+    "algorithm 9, ETransformer": _e_transformer,
     "algorithm 10, DTransformer": _d_transformer,
     "algorithm 11, EDTraining": _ed_training,
+    "algorithm 12, ETraining": _e_training,
     "algorithm 13, DTraining": _d_training,
     "algorithm 14, DInference": _d_inference,
     "algorithm 15, EDInference": _ed_inference,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -30,13 +31,10 @@ class GraphDecoder:
         inputs = {each.name: each.shape for each in self.session.get_inputs()}
         self._past = [name for name in inputs if name.startswith("past.")]
         self._positions = "positions" in inputs
-        _, self._heads, _, self._width = inputs[self._past[0]]
+        _, heads, _, width = inputs[self._past[0]]
+        self._heads, self._width = int(heads), int(width)
         self._cache: list[NDArray[np.float32]] = []
         self.lengths = np.zeros(0, np.int32)
-
-    def bytes_per_token(self) -> int:
-        """Of cache, for one row."""
-        return len(self._past) * self._heads * self._width * 4
 
     def start(self, prompts: Sequence[Sequence[int]], capacity: int) -> Logits:
         """Read prompts of any lengths; see :meth:`groundup.generation.Decoder.start`."""
@@ -65,7 +63,12 @@ class GraphDecoder:
         B, T = tokens.shape
         after = self.lengths + counts
         logits = np.empty((B, self.vocab_size), np.float32)
-        inputs = {"tokens": tokens, "lengths": after - 1, "total": np.array(after.max(), np.int32), "last": (counts - 1).astype(np.int64)}
+        inputs: dict[str, NDArray[Any]] = {
+            "tokens": tokens,
+            "lengths": after - 1,
+            "total": np.array(after.max(), np.int32),
+            "last": (counts - 1).astype(np.int64),
+        }
         if self._positions:
             inputs["positions"] = np.minimum(self.lengths[:, None] + np.arange(T), self.context - 1).astype(np.int64)
         binding = self.session.io_binding()
