@@ -99,6 +99,7 @@ def test_every_key_and_value_has_its_place(data):
     for section, keys in data.items():
         for key in keys:
             _, line, column = document.where((section, key), key=True).split(":")
-            assert lines[int(line) - 1][int(column) - 1 :].startswith(f"{key}:")
+            there = lines[int(line) - 1][int(column) - 1 :]
+            assert there.startswith((f"{key}:", f"'{key}':", f'"{key}":')), "YAML quotes words such as off"
             _, line, column = document.where((section, key)).split(":")
             assert lines[int(line) - 1][int(column) - 1 :].startswith(str(keys[key]))
