@@ -28,7 +28,7 @@ ALGORITHMS = [
 given    a token v, a matrix W_e with a column for every token
 answer   column v of W_e
 """),
-    Algorithm(2, "Positional embedding", "groundup.nn.embedding:positional_embedding", "`torch.nn.Embedding`, or `nn.embedding.sinusoids`", """
+    Algorithm(2, "Positional embedding", "groundup.nn.embedding:positional_embedding", "`Embedding`, `nn.embedding.sinusoids`", """
 given    a position t, a matrix W_p with a column for every position
 answer   column t of W_p, to be added to the token's
 """),

@@ -143,4 +143,11 @@ def algorithms() -> str:
     return "\n".join(parts)
 
 
-GENERATORS: dict[str, Callable[[], str]] = {"recipe": recipe, "cli": cli, "models": models, "proofs": proofs, "benchmarks": benchmarks, "algorithms": algorithms}
+GENERATORS: dict[str, Callable[[], str]] = {
+    "algorithms": algorithms,
+    "benchmarks": benchmarks,
+    "cli": cli,
+    "models": models,
+    "proofs": proofs,
+    "recipe": recipe,
+}

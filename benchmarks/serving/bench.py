@@ -39,7 +39,7 @@ import bundles  # noqa: E402 - the tests' own, from the path above
 from groundup.bundle import Bundle, cpu  # noqa: E402
 from groundup.serving.engine import Engine  # noqa: E402
 
-MODELS = {"tiny": (32, 64, 3), "mid": (64, 1024, 1024, 1024, 10)}
+MODELS = {"tiny": (32, 64, 3), "mid": (64, 1024, 1024, 1024, 10), "large": (64, 3072, 3072, 3072, 10)}
 CONNECTIONS = (1, 32, 128)
 
 

@@ -33,7 +33,7 @@ def tool() -> str:
 
 
 def measure(peer: Peer, connections: int, seconds: float, cores: set[int]) -> dict[str, float]:
-    """rps, p50_ms, p99_ms and errors of a closed loop with so many connections."""
+    """requests, rps, p50_ms, p99_ms and errors of a closed loop with so many connections."""
     return _wrk(peer, connections, seconds, cores) if shutil.which("wrk") else asyncio.run(_own(peer, connections, seconds))
 
 
@@ -56,6 +56,7 @@ def _wrk(peer: Peer, connections: int, seconds: float, cores: set[int]) -> dict[
         ).stdout
     found = json.loads(next(line for line in out.splitlines() if line.startswith("JSON"))[4:])
     return {
+        "requests": found["requests"],
         "rps": found["requests"] / found["us"] * 1e6,
         "p50_ms": found["p50"] / 1e3,
         "p99_ms": found["p99"] / 1e3,
@@ -88,6 +89,7 @@ async def _own(peer: Peer, connections: int, seconds: float) -> dict[str, float]
     took = time.perf_counter() - began
     times.sort()
     return {
+        "requests": len(times),
         "rps": len(times) / took,
         "p50_ms": times[len(times) // 2] * 1e3,
         "p99_ms": times[len(times) * 99 // 100] * 1e3,

@@ -125,6 +125,19 @@ class Groundup(Peer):
         return [sys.executable, "-m", "groundup.serving", str(self.bundle.path), "--port", str(self.port)]
 
 
+class Unbatched(Groundup):
+    """groundup with every row run alone: what micro-batching is worth."""
+
+    name = "unbatched"
+
+    def command(self) -> list[str]:
+        program = (
+            "from groundup.serving import server; from groundup.serving.settings import Batch, Serve; "
+            f"server.run({str(self.bundle.path)!r}, Serve(batch=Batch(max_size=1)), port={self.port})"
+        )
+        return [sys.executable, "-c", program]
+
+
 class FastApi(Peer):
     """FastAPI and ONNX Runtime as one writes it in ten lines: no batching, no limits, no metrics."""
 
@@ -208,4 +221,4 @@ class MLServer(Peer):
         return super().environment() | {"PYTHONPATH": str(self.work)}
 
 
-ALL: dict[str, type[Peer]] = {p.name: p for p in (Groundup, FastApi, MLflow, LitServe, MLServer)}
+ALL: dict[str, type[Peer]] = {p.name: p for p in (Groundup, Unbatched, FastApi, MLflow, LitServe, MLServer)}

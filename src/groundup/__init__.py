@@ -9,7 +9,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from groundup.bundle import Bundle, Proof
     from groundup.errors import GroundupError
-    from groundup.lifecycle.run import Run, plan, run
+    from groundup.lifecycle.record import Run
+    from groundup.lifecycle.run import plan, run
     from groundup.recipe import Recipe
 
 __all__ = ["Bundle", "GroundupError", "Proof", "Recipe", "Run", "__version__", "plan", "run"]
@@ -19,7 +20,7 @@ _HOMES = {
     "Proof": "groundup.bundle",
     "GroundupError": "groundup.errors",
     "Recipe": "groundup.recipe",
-    "Run": "groundup.lifecycle.run",
+    "Run": "groundup.lifecycle.record",
     "plan": "groundup.lifecycle.run",
     "run": "groundup.lifecycle.run",
 }

@@ -28,7 +28,11 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe, as in train.lr=1e-3.")
 ]
 HomeOption = Annotated[
-    Path | None, typer.Option("--home", help="Folder of caches, runs and the registry; .groundup beside the recipe by default.")
+    Path | None,
+    typer.Option(
+        "--home",
+        help="Folder of caches, runs and the registry, and of what a run publishes; .groundup and build beside the recipe by default.",
+    ),
 ]
 
 
@@ -107,13 +111,13 @@ def schema(output: Annotated[Path | None, typer.Argument(help="File to write; st
 
 
 @app.command()
-def validate(recipe: RecipeArgument = Path("recipe.yaml"), set_: SetOption = None) -> None:
+def validate(recipe: RecipeArgument = Path("recipe.yaml"), set_: SetOption = None, home: HomeOption = None) -> None:
     """Try early everything that can fail late: keys, data, model, libraries, gates, space on disk."""
     from groundup.console import err, table
     from groundup.lifecycle.validate import validate as check
     from groundup.recipe import Recipe
 
-    findings = check(Recipe.load(recipe, set_ or ()))
+    findings = check(Recipe.load(recipe, set_ or ()), home)
     table([("✓" if f.passed else "✗", f.what, f.detail) for f in findings], ("", "checked", "found"))
     if bad := [f for f in findings if not f.passed]:
         err.print(f"{len(bad)} of {len(findings)} checks failed", style="bold red")

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from groundup import console
-from groundup.lifecycle.run import Run
+from groundup.lifecycle.record import Run
 
 
 def show(run: Run) -> None:

@@ -8,7 +8,7 @@ import yaml
 from toy_bundle import PROOF, SIGNATURE
 
 from groundup.bundle import Proof
-from groundup.bundle.card import Card, interval, plain, table
+from groundup.bundle.card import Card, interval, plain, table, with_proofs
 
 CARD = Card(
     name="toy",
@@ -104,3 +104,12 @@ def test_failed_proofs_are_shown_as_failed():
 
 def test_equal_facts_give_equal_text():
     assert CARD.render() == CARD.render()
+
+
+def test_a_card_that_is_written_already_tells_later_proofs_as_if_it_were_made_anew():
+    later = (PROOF, replace(PROOF, link=5, claim="a | b\n## Proofs\n"), replace(PROOF, link=6, measured=1.0))
+    described = replace(CARD, description="What it is.\n\n## Proofs\n\nThere is a section of this name in the description, too.")
+    for card in (CARD, described):
+        assert with_proofs(card.render(), later) == replace(card, proofs=later).render()
+        assert with_proofs(with_proofs(card.render(), ()), (PROOF,)) == card.render()
+    assert with_proofs("# somebody's own words\n", later) == "# somebody's own words\n"

@@ -45,6 +45,9 @@ def aside(got: Prepared) -> list[tuple[int, str, str]]:
         ("x,label\n1,größe\n".encode("latin-1"), r"t.csv:2: byte 0xf6 is not UTF-8; .*iconv"),
         ("x,label\n1,a\n".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
         (b"x,label\n1,\x00\x00\n", "zero bytes"),
+        (b"PK\x03\x04" + bytes(99), "t.csv is a zip archive or a workbook"),
+        (b"x,X,label\n1,2,a\n", r"t.csv:1: the column names 'x' and 'X' differ in nothing but large and small letters"),
+        (b'x,label\n"1,a\n2,b\n3,a\n', "no line of t.csv is a row; the first, line 2: .*unterminated quote"),
     ],
 )
 def test_files_that_are_no_tables(tmp_path: Path, prepared: Prepare, content: bytes, message: str) -> None:
@@ -52,6 +55,47 @@ def test_files_that_are_no_tables(tmp_path: Path, prepared: Prepare, content: by
     with pytest.raises(DataError, match=message):
         prepared(root=tmp_path, source="t.csv", target="label")
     assert not (tmp_path / "schema.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.xlsx", b"PK", "workbooks are not read; save the sheet as CSV"),
+        ("t.json", b"{}", "one object a line"),
+        ("t.pkl", b"", "pickles are never loaded"),
+        ("t.zip", b"PK", "unpack it"),
+        ("t.weird", b"x", r"cannot tell what 't\.weird' holds from its ending; give data.format"),
+        ("t.jsonl", b'[\n{"x": 1, "label": "a"}\n]\n', "is one JSON list; write its objects one a line"),
+        ("t.jsonl", b"1\n2\n", "has no column that can be read|no column 'label'"),
+    ],
+)
+def test_files_of_other_kinds(tmp_path: Path, prepared: Prepare, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        prepared(root=tmp_path, source=name, target="label")
+
+
+def test_columns_that_cannot_be_told_apart_or_read(tmp_path: Path, prepared: Prepare) -> None:
+    frame = csv(tmp_path / "t.csv")
+    frame.assign(X=1.5).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"t\.parquet: the column names 'x' and 'X' differ in nothing but"):
+        prepared(root=tmp_path, source="t.parquet", target="label")
+    pd.DataFrame({"items": [[1], [2]] * 40}).to_parquet(tmp_path / "u.parquet")
+    with pytest.raises(DataError, match=r"u\.parquet has no column that can be read: 'items' holds values of type BIGINT\[\]"):
+        prepared(root=tmp_path, source="u.parquet", target="items", schema="u.yaml")
+
+
+def test_a_column_name_of_several_lines_stands_in_the_schema(tmp_path: Path, prepared: Prepare) -> None:
+    frame = csv(tmp_path / "t.csv").rename(columns={"x": 'two\nlines\t"quoted" \x7f'})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    for _ in range(2):
+        assert [f["name"] for f in prepared(root=tmp_path, source="t.csv", target="label").inputs] == ['two\nlines\t"quoted" \x7f', "k"]
+
+
+def test_a_split_without_rows_is_refused(tmp_path: Path, prepared: Prepare) -> None:
+    (tmp_path / "t.csv").write_text("x,label\n1.5,a\n2.5,b\n3.5,c\n")
+    with pytest.raises(DataError, match=r"3 usable rows of t\.csv leave none for .*; expected a few dozen"):
+        prepared(root=tmp_path, source="t.csv", target="label")
 
 
 def test_wrong_bytes_far_down_are_put_aside(tmp_path: Path, prepared: Prepare) -> None:

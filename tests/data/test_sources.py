@@ -172,6 +172,8 @@ def test_every_mode_becomes_the_wanted_one(tmp_path: Path, prepared: Prepare) ->
     exif[0x0112] = 6  # the camera was turned: rotate by 90° clockwise to see it upright
     turned.save(cat / "95_turned.png", exif=exif)
     Image.new("RGB", (70, 90), (50, 60, 70)).save(cat / "96_large.png")
+    frames = [Image.new("RGB", (7, 9), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
+    frames[0].save(cat / "97_animated.gif", save_all=True, append_images=frames[1:], duration=50)
     got = prepared("image-classification", root=tmp_path, source="pets", leaks="ignore")
     assert got.quarantined == 0
     files = sorted((tmp_path / "pets").rglob("*.*"))
@@ -185,6 +187,7 @@ def test_every_mode_becomes_the_wanted_one(tmp_path: Path, prepared: Prepare) ->
     assert pixels["95"].shape == (9, 7, 3)
     assert pixels["95"][0, -1].min() > 200
     assert (pixels["96"] == [50, 60, 70]).all()
+    assert (pixels["97"] == [250, 0, 0]).all()  # the first frame
 
 
 def test_size_and_mode_can_be_asked_for(tmp_path: Path, prepared: Prepare) -> None:

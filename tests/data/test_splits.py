@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.data import splits
@@ -11,6 +11,7 @@ from groundup.errors import DataError
 shares = st.tuples(st.floats(0.01, 0.45), st.floats(0.01, 0.45))
 
 
+@settings(deadline=None)
 @given(st.integers(3, 500), shares, st.integers(0, 99))
 def test_random_split_has_the_promised_sizes(n: int, share: tuple[float, float], seed: int) -> None:
     split = splits.random(n, *share, seed)
@@ -20,6 +21,7 @@ def test_random_split_has_the_promised_sizes(n: int, share: tuple[float, float],
         assert abs((split == k).sum() - n * s) <= 1 or n * s < 1 or n < 5 / min(share)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=3, max_size=400), shares, st.integers(0, 99))
 def test_stratified_split_keeps_sizes_and_class_shares(labels: list[int], share: tuple[float, float], seed: int) -> None:
     y = np.array(labels)
@@ -47,6 +49,7 @@ def test_a_class_of_one_row_stands_in_training(seed: int) -> None:
     assert splits.stratified(y, 0.1, 0.2, seed)[-1] == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=3, max_size=300), shares, st.integers(0, 99))
 def test_no_group_stands_in_two_splits(groups: list[int], share: tuple[float, float], seed: int) -> None:
     g = np.array(groups)
@@ -62,6 +65,7 @@ def test_no_group_stands_in_two_splits(groups: list[int], share: tuple[float, fl
     assert (split == 0).sum() <= wanted[0] + largest
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-50, 50), min_size=3, max_size=300), shares)
 def test_time_split_never_looks_ahead(times: list[int], share: tuple[float, float]) -> None:
     t = np.array(times)
@@ -75,6 +79,7 @@ def test_time_split_never_looks_ahead(times: list[int], share: tuple[float, floa
     assert t[split == 1].max() < t[split == 2].min()
 
 
+@settings(deadline=None)
 @given(st.integers(10, 500), shares)
 def test_time_split_of_different_times_has_the_promised_sizes(n: int, share: tuple[float, float]) -> None:
     t = np.random.default_rng(n).permutation(n)

@@ -34,7 +34,7 @@ def run_on(folder: Path, table: pd.DataFrame | bytes, *arguments: str, data: str
         (b"x,Art\n", [f"{NAME} has column names but no rows; expected at least one row"]),
         (b"x,x,Art\n1,2,a\n", [f"{NAME}:1: column name 'x' stands there more than once; rename one of them"]),
         ("x,Art\n1,größe\n".encode("latin-1"), [f"{NAME}:2: byte 0xf6 is not UTF-8; save the file as UTF-8"]),
-        (b"PK\x03\x04" + bytes(100), ["zero bytes"]),
+        (b"PK\x03\x04" + bytes(100), ["is a zip archive or a workbook"]),
         (b"x,Art\n" + b"1,a\n" * 50, [f"column 'Art' of {NAME} holds only 'a'; a classification needs at least two classes"]),
         (b"x,Art\n1,a\n2,b\n", ["row"]),
         (b"x,Art\n" + b"5,a\n5,b\n" * 50, ["column 'x' is no feature: always 5", "no column is left to predict from"]),
@@ -44,8 +44,29 @@ def run_on(folder: Path, table: pd.DataFrame | bytes, *arguments: str, data: str
 )
 def test_tables_that_teach_nothing(tmp_path: Path, content: bytes, parts: list[str]) -> None:
     run_on(tmp_path, content).refused(3, *parts)
-    assert {p.name for p in tmp_path.iterdir()} <= {"recipe.yaml", NAME, ".groundup", "schema.yaml"}
+    assert {p.name for p in tmp_path.iterdir()} <= {"recipe.yaml", NAME, ".groundup", "schema.yaml.draft"}
     assert not list((tmp_path / ".groundup").glob("cache/*/*/output.json"))
+
+
+@pytest.mark.parametrize("content", [b"x,Art\n" + b"5,a\n5,b\n" * 50, b"x,y\n" + b"5,a\n6,b\n" * 50, b"x,Art\n" + b"1,a\n" * 50])
+def test_a_first_table_that_was_refused_leaves_no_schema_that_holds_the_corrected_one_to_it(tmp_path: Path, content: bytes) -> None:
+    run_on(tmp_path, content).refused(3)
+    said = run_on(tmp_path, own_table())
+    assert said.status == 0, said.err
+    assert "количество" in (tmp_path / "schema.yaml").read_text(encoding="utf-8")
+    assert not (tmp_path / "schema.yaml.draft").exists()
+
+
+def test_a_draft_can_be_corrected_in_place_of_the_data(tmp_path: Path) -> None:
+    """The message names it, and what it hides may be wanted."""
+    codes = "".join(f"{i}-{'ab'[i % 2]},{'ab'[i % 2]}\n" for i in range(100))
+    run_on(tmp_path, b"x,Art\n" + codes.encode()).refused(
+        3, "no column is left", "schema.yaml.draft says why of each", "edit it and name it schema.yaml"
+    )
+    draft = (tmp_path / "schema.yaml.draft").read_text()
+    (tmp_path / "schema.yaml").write_text(draft.replace("kind: text, nullable: true, feature: false", "kind: category"))
+    assert run_on(tmp_path, b"x,Art\n" + codes.encode()).status == 0
+    assert "kind: category" in (tmp_path / "schema.yaml").read_text()
 
 
 @pytest.mark.parametrize("source", ["absent.csv", "folder.csv", "fifo.csv", "x.parquet", "x.jsonl", "x.npz", "x.db", "dangling.csv"])

@@ -43,7 +43,7 @@ def path_with(folder: Path) -> dict[str, str]:
     ],
 )
 def test_the_extra_is_named(tmp_path: Path, module: str, library: str, recipe: str, stage: str) -> None:
-    env = without(tmp_path / "absent", module)
+    env = without(tmp_path / "absent", module, "mlflow")  # which is done without, and takes long to import
     said = command("run", written(tmp_path, recipe), "--to", stage, env=env)
     said.refused(8, f"needs {library}, which is not installed; run: pip install 'groundup[train]'")
 

@@ -74,6 +74,14 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
     call("run", tmp_path).refused(2, "recipe.yaml: no such recipe")
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose data is prepared already, whatever the model."""
+    folder = written(tmp_path_factory.mktemp("recipes") / "r", CANCER)
+    assert call("run", folder, "--to", "prepare").status == 0
+    return folder
+
+
 @pytest.mark.parametrize(
     ("section", "parts"),
     [
@@ -83,9 +91,9 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
         ("model: {class: 'sklearn.ensemble:RandomForestClassifier', n_estimator: 3}", ["did you mean 'n_estimators'?"]),
     ],
 )
-def test_a_class_that_cannot_be_had(tmp_path: Path, section: str, parts: list[str]) -> None:
-    folder = written(tmp_path, CANCER.replace("model: {name: logistic}", section))
-    said = call("run", folder, "--to", "train")
+def test_a_class_that_cannot_be_had(prepared: Path, section: str, parts: list[str]) -> None:
+    written(prepared, CANCER.replace("model: {name: logistic}", section))
+    said = call("run", prepared, "--to", "train")
     assert said.status in (2, 4), said
     said.refused(said.status, *parts)
-    assert not list((tmp_path / ".groundup" / "cache").glob("train/*/output.json"))
+    assert not list((prepared / ".groundup" / "cache").glob("train/*/output.json"))

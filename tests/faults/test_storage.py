@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command_line import CANCER, call, command, half_written, written
+from command_line import CANCER, OWN, call, command, half_written, own_table, written
 
 
 def outputs(home: Path) -> set[str]:
@@ -42,23 +42,23 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on_once_there_is_room(mou
     assert not half_written(mounted)
 
 
-def test_a_full_disk_while_publishing_leaves_the_old_bundle(own: Path, mounted: Path) -> None:
-    """The cache is elsewhere; the folder of the recipe is full."""
+def test_a_full_disk_while_publishing_leaves_the_old_bundle(own: Path, mounted: Path, tmp_path: Path) -> None:
+    """The folder of the recipe has room; where ``build`` points is full."""
     from groundup.bundle import Bundle
 
-    home = own / ".groundup"
-    for name in ("recipe.yaml", "schema.yaml", "Daten für März.csv"):
-        shutil.copy2(own / name, mounted / name)
+    folder = tmp_path / "recipe"
+    shutil.copytree(own, folder, ignore=shutil.ignore_patterns("build"))
     shutil.copytree(own / "build", mounted / "build")
-    version = Bundle.open(mounted / "build" / "bundle").version
+    (folder / "build").symlink_to(mounted / "build")
+    version = Bundle.open(folder / "build" / "bundle").version
     filled(mounted, 0)
-    said = call("run", mounted, "--home", home, "--to", "package", "--set", "package.license=mit")
-    said.refused(10, str(mounted), "the disk is full")
-    assert Bundle.open(mounted / "build" / "bundle").version == version
+    said = call("run", folder, "--to", "package", "--set", "package.license=mit")
+    said.refused(10, str(folder / "build"), "the disk is full")
+    assert Bundle.open(folder / "build" / "bundle").version == version
     assert not half_written(mounted)
 
 
-def test_a_read_only_folder(mounted: Path, tmp_path: Path) -> None:
+def test_a_read_only_folder(mounted: Path) -> None:
     written(mounted, CANCER)
     subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
     call("run", mounted, "--to", "prepare").refused(
@@ -68,12 +68,46 @@ def test_a_read_only_folder(mounted: Path, tmp_path: Path) -> None:
     call("schema", mounted / "schema.json").refused(10, "read-only")
     said = call("validate", mounted)
     assert said.status == 2
-    assert "cannot be written" in said.out
-    home = ("--home", tmp_path / "home")
-    call("run", mounted, *home, "--to", "train").refused(10, "read-only", "for the schema alone: data.schema")
-    elsewhere = call("run", mounted, *home, "--to", "train", "--set", f"data.schema={tmp_path / 'schema.yaml'}")
-    assert elsewhere.status == 0, elsewhere.err
+    assert "cannot be written; choose a folder of yours with --home" in " ".join(said.out.split())
     assert call("plan", mounted).status == 0, "a plan writes nothing"
+
+
+def test_a_recipe_in_a_read_only_folder_publishes_in_the_home(mounted: Path, tmp_path: Path) -> None:
+    """All of it: the schema is inferred once, kept, edited and held to; bundle and report are where the last lines say."""
+    from groundup.bundle import Bundle
+
+    written(mounted, OWN)
+    own_table().to_csv(mounted / "Daten für März.csv", index=False)
+    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
+    home = tmp_path / "home"
+    assert call("validate", mounted, "--home", home).status == 0
+    assert not home.exists()
+    said = call("run", mounted, "--home", home)
+    assert said.status == 0, said.err
+    build = home / "build" / "own"
+    shown = {Path(word).resolve() for line in said.out.splitlines() for word in line.split(": ")[-1].split()}
+    assert {build / "bundle", build / "report.html"} <= shown, "as a path from here where that is shorter"
+    assert Bundle.open(build / "bundle").name == "own"
+    assert "<html" in (build / "report.html").read_text()
+    schema = build / "schema.yaml"
+    assert f"a schema is looked for, and written, at {schema}" in said.err
+    assert {p.name for p in mounted.iterdir()} == {"recipe.yaml", "Daten für März.csv"}
+    plan = call("plan", mounted, "--home", home)
+    assert plan.out.count("cached") == 8, plan.out
+    schema.write_text(schema.read_text(encoding="utf-8").replace("kind: integer", "kind: whole"), encoding="utf-8")
+    call("run", mounted, "--home", home, "--to", "prepare").refused(3, "columns.количество.kind", "(got 'whole')")
+
+
+def test_a_home_of_ones_own_keeps_all_that_is_made_out_of_a_folder_that_could_be_written(tmp_path: Path) -> None:
+    folder, home = written(tmp_path / "r", CANCER), tmp_path / "home"
+    said = call("run", folder, "--home", home, "--to", "package")
+    assert said.status == 0, said.err
+    assert (home / "build" / "cancer" / "bundle" / "bundle.json").exists()
+    assert {p.name for p in folder.iterdir()} == {"recipe.yaml", "schema.yaml"}
+    shutil.copytree(home, folder / ".groundup")
+    said = call("run", folder, "--home", folder / ".groundup", "--to", "package")
+    assert said.status == 0, said.err
+    assert (folder / "build" / "bundle" / "bundle.json").exists(), "its own home by name is its own home"
 
 
 def test_files_that_may_not_grow(tmp_path: Path) -> None:
@@ -101,3 +135,23 @@ def test_outputs_that_cannot_be_written(own: Path, tmp_path: Path) -> None:
     call("schema", "/proc/nowhere/x.json").refused(10, "/proc/nowhere")
     call("schema", tmp_path).refused(10, str(tmp_path))
     call("serve", own / "build" / "bundle", "--token-file", tmp_path / "absent").refused(10, f"{tmp_path}/absent: No such file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["models"], 0),
+        (["data"], 0),
+        (["history", "x"], 5),
+        (["rollback", "x"], 5),
+        (["compare", "a", "b"], 3),
+        (["verify", "models:/x@champion"], 5),
+        (["serve", "models:/x/1"], 5),
+        (["plan"], 2),
+        (["validate"], 2),
+    ],
+)
+def test_what_only_reads_writes_nothing(arguments: list[str], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(*arguments).status == status
+    assert not list(tmp_path.iterdir())

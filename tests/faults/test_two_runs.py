@@ -30,7 +30,7 @@ def slow_recipe(folder: Path) -> Path:
 
 def test_the_second_waits_and_takes_what_the_first_made(zygote: Zygote, tmp_path: Path) -> None:
     folder = slow_recipe(tmp_path / "r")
-    pids = [zygote.ask(run=["run", str(folder), "--to", "package"], log=str(tmp_path / f"{i}.log")) for i in range(3)]
+    pids = [zygote.ask(run=["run", str(folder), "--to", "train"], log=str(tmp_path / f"{i}.log")) for i in range(3)]
     until((folder / "begun").exists, "a run to reach the step")
     texts = lambda: [(tmp_path / f"{i}.log").read_text() if (tmp_path / f"{i}.log").exists() else "" for i in range(3)]  # noqa: E731
     until(lambda: sum("step:slow: process" in t for t in texts()) == 2, "the two others to wait")

@@ -18,7 +18,7 @@ def make(home: Path) -> Path:
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")  # MLflow and what it imports warn about themselves
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        from groundup.lifecycle.tracking import connect
+        from groundup.lifecycle.mlflow_store import connect
 
         connect(home)
     with sqlite3.connect(home / "mlflow.db") as db:

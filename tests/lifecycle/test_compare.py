@@ -4,38 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from served_table import answers, graph, make_bundle, rows
+from served_table import HeldOut, graph, make_bundle
 
 from groundup.errors import DataError
 from groundup.lifecycle import compare as module
 from groundup.lifecycle.compare import compare, find_run
 from groundup.lifecycle.paired import differences
-
-N = 500
-TRUTH = answers(rows(N, 7))["probabilities"].argmax(1)
-
-
-class Split:
-    """What compare asks of Prepared."""
-
-    data_hash = "d"
-
-    def __init__(self, first: int = 0) -> None:
-        self.first = first
-
-    def raw(self, split: str) -> dict[str, Any]:
-        return rows(N, 7)
-
-    def targets(self, split: str) -> NDArray[Any]:
-        return TRUTH
-
-    def rows(self, split: str) -> NDArray[np.int64]:
-        return np.arange(self.first, self.first + N)
 
 
 def run(folder: Path, name: str, tilt: float, epochs: int, p50: float) -> Path:
@@ -62,23 +39,23 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_settings_metrics_and_measures(runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_prepared", lambda manifest: Split())
+    monkeypatch.setattr(module, "_prepared", lambda manifest: HeldOut())
     found = compare(*runs)
     assert found.settings == [("train.epochs", "3", "5"), ("tune.trials", "", "3")]
     accuracy = found.metrics[0]
-    assert (accuracy.metric, accuracy.first, accuracy.better, accuracy.rows) == ("accuracy", 1.0, "first", N)
+    assert (accuracy.metric, accuracy.first, accuracy.better, accuracy.rows) == ("accuracy", 1.0, "first", HeldOut.n)
     assert accuracy.low is not None
     assert accuracy.low <= accuracy.difference <= accuracy.high < 0  # type: ignore[operator]
     assert ("p50 ms, 1 caller", 0.5, 0.25) in found.measures
     assert ("seconds of rehearse", 1.5, 1.5) in found.measures
     assert not any("evaluate" in name for name, _, _ in found.measures)  # it came from the cache
-    for part in ("20260101-a", "train.epochs", "first is better", "× 0.50", f"on the same {N} test rows"):
+    for part in ("20260101-a", "train.epochs", "first is better", "× 0.50", f"on the same {HeldOut.n} test rows"):
         assert part in found.text
     assert found.notes == []
 
 
 def test_other_rows_are_not_paired(runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    splits = [Split(), Split(first=1)]
+    splits = [HeldOut(), HeldOut(first=1)]
     monkeypatch.setattr(module, "_prepared", lambda manifest: splits.pop())
     found = compare(*runs)
     assert found.metrics == []
@@ -87,7 +64,7 @@ def test_other_rows_are_not_paired(runs: tuple[Path, Path], monkeypatch: pytest.
 
 
 def test_a_run_with_itself_differs_in_nothing(runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_prepared", lambda manifest: Split())
+    monkeypatch.setattr(module, "_prepared", lambda manifest: HeldOut())
     found = compare(runs[0], runs[0])
     assert found.settings == []
     assert all(d.difference == 0 and d.better == "" for d in found.metrics)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import mlflow_store
 import numpy as np
 import pytest
-from served_table import SIGNATURE, answers, graph, make_bundle, rows
+from served_table import SIGNATURE, HeldOut, answers, graph, make_bundle, rows
 
 from groundup.bundle import Bundle, write_bundle
 from groundup.errors import BundleError, ProofError
@@ -22,22 +23,7 @@ from groundup.registry import Registry
 from groundup.serving.golden import read_golden, write_golden
 
 pytestmark = mlflow_store.QUIET
-N = 600
-TRUTH = answers(rows(N, 7))["probabilities"].argmax(1)
 NO_MLFLOW = Register(mlflow=False)
-
-
-class Split:
-    """What register asks of Prepared: the test split, which the untilted graph answers perfectly."""
-
-    def raw(self, split: str) -> dict[str, Any]:
-        return rows(N, 7)
-
-    def targets(self, split: str) -> Any:
-        return TRUTH
-
-    def rows(self, split: str) -> Any:
-        return np.arange(N)
 
 
 def bundle_of(folder: Path, tilt: float) -> Bundle:
@@ -57,12 +43,12 @@ def evaluated(passed: bool = True) -> Evaluated:
         "measured": 0.9,
         "bound": 0.8,
         "at_least": True,
-        "n": N,
+        "n": HeldOut.n,
         "passed": passed,
     }
     empty: dict[str, Any] = {"intervals": {}, "validation": {}, "baseline": {}, "baseline_which": "majority class"}
     metrics = {"accuracy": {"value": 0.9, "low": 0.8, "high": 0.95}}
-    return Evaluated(task="tabular-classification", n=N, metrics=metrics, gates=[gate], **empty)
+    return Evaluated(task="tabular-classification", n=HeldOut.n, metrics=metrics, gates=[gate], **empty)
 
 
 def go(
@@ -81,7 +67,7 @@ def go(
         bundle_of(at, tilt)
     context = Context(root=folder, work=folder)
     measured = evaluated(passed).model_copy(update={"improvement": improvement or {}})
-    arguments: dict[str, Any] = {"evaluated": measured, "rehearsed": Output().at(at), "prepared": prepared or Split()}
+    arguments: dict[str, Any] = {"evaluated": measured, "rehearsed": Output().at(at), "prepared": prepared or HeldOut()}
     return register(section, name="table", out=folder, context=context, home=home, **arguments)
 
 
@@ -180,20 +166,8 @@ def test_disabled(tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return mlflow_store.make(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture
-def home(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copytree(empty_store, tmp_path / "home")
-    return tmp_path / "home"
-
-
 def test_mlflow_has_both_flavours_and_follows_the_aliases(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from groundup.lifecycle.tracking import active_store, connect
+    from groundup.lifecycle.mlflow_store import active_store, connect
 
     monkeypatch.chdir(tmp_path)
     first = go(tmp_path, home, -1.5, Register())
@@ -247,6 +221,64 @@ def test_a_store_that_is_away_delays_mlflow_and_nothing_else(home: Path, tmp_pat
     assert done.champion == 1
     assert done.mlflow == {}
     assert "not logged to MLflow" in done.notes[0]
+
+
+class Killed(BaseException):
+    """Ends a registration right after one of its steps, as a kill would."""
+
+
+STEPS = (  # the first is made once a name, so it comes first
+    "MlflowClient.create_registered_model", "MlflowClient.create_run", "MlflowClient.create_logged_model",
+    "MlflowClient.log_model_artifacts", "MlflowClient.log_metric", "MlflowClient.create_model_version",
+    "MlflowClient.set_terminated", "MlflowClient.set_registered_model_alias", "Registry.add", "Registry.mirror", "Registry.promote",
+)  # fmt: skip
+
+
+def test_killed_after_any_step_the_next_registration_makes_nothing_double(home: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    from groundup.lifecycle.mlflow_store import connect, experiment_id
+
+    always = Register(promote="always")
+    for i, step in enumerate(STEPS, start=1):
+        owner = {"MlflowClient": MlflowClient, "Registry": Registry}[step.partition(".")[0]]
+        real = getattr(owner, step.partition(".")[2])
+
+        def after(*args: Any, real: Any = real, **kwargs: Any) -> None:
+            real(*args, **kwargs)
+            raise Killed
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, real.__name__, after)
+            with pytest.raises(Killed):
+                go(tmp_path, home, -i / 8, always)
+        done = go(tmp_path, home, -i / 8, always)
+        assert (done.version, done.champion, done.notes) == (i, i, []), step
+        client = connect(home)
+        versions = client.search_model_versions("name = 'table'")
+        assert sorted(int(v.version) for v in versions) == list(range(1, i + 1)), step
+        assert len({v.tags["groundup.bundle"] for v in versions}) == i, step
+        assert str(client.get_model_version_by_alias("table", "champion").version) == done.mlflow["version"]
+    experiment = experiment_id(client, "table", home)
+    runs, models = client.search_runs([experiment]), client.search_logged_models([experiment])
+    assert len(runs) == len(models) == len(STEPS)
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    assert {str(m.status) for m in models} == {"READY"}
+    logged = [p for p in (home / "mlartifacts").rglob("MLmodel")]
+    assert sorted(p.parent.as_uri() for p in logged) == sorted(m.artifact_location for m in models)
+    events = Counter((e.action, e.after) for e in Registry(home).history("table"))
+    assert len(events) == 2 * len(STEPS)
+    assert set(events.values()) == {1}
+
+
+def test_a_refusal_that_is_made_again_is_told_once(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    go(tmp_path, home, 0.0)
+    for _ in range(2):
+        assert not go(tmp_path, home, -1.5).promoted
+    assert [e.action for e in Registry(home).history("table")] == ["register", "promote", "register", "refuse"]
+    assert not go(tmp_path, home, -1.5, passed=False).promoted
+    assert [e.action for e in Registry(home).history("table")][-2:] == ["refuse", "refuse"]  # for another reason
 
 
 def test_every_kind_crosses_to_mlflow_and_back() -> None:

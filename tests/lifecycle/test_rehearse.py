@@ -10,7 +10,10 @@ import psutil
 import pytest
 from served_table import graph, make_bundle, rows
 
+from groundup import summary
 from groundup.bundle import Bundle, Proof, write_bundle
+from groundup.bundle.card import plain
+from groundup.bundle.proof import LINKS
 from groundup.errors import ProofError
 from groundup.lifecycle.rehearse import Rehearse, Rehearsed, rehearse
 from groundup.lifecycle.stage import Context, Output
@@ -52,8 +55,19 @@ def test_the_bundle_leaves_with_the_whole_chain(played: tuple[Path, Rehearsed, B
     assert all(p.passed for p in after.proofs())
     for name in ("name", "task", "signature", "graph", "created", "metrics", "serve", "monitor"):
         assert getattr(after, name) == getattr(before, name), name
-    assert {n for n in after.files if after.files[n] != before.files.get(n)} == {"proofs.json"}
+    assert {n for n in after.files if after.files[n] != before.files.get(n)} == {"proofs.json", "README.md"}
     assert Rehearsed.load(folder / "out") == done
+
+
+def test_the_card_tells_every_proof(played: tuple[Path, Rehearsed, Bundle]) -> None:
+    folder, done, before = played
+    card = Bundle.open(folder / "out" / "bundle").read("README.md").decode()
+    assert before.read("README.md").decode().partition("## Proofs")[0] == card.partition("## Proofs")[0]
+    told = card.partition("## Proofs")[2]
+    assert told.startswith(f"\n\n{len(done.proofs)} of {len(done.proofs)} passed.")
+    assert len(done.proofs) > 12
+    for proof in done.proofs:
+        assert f"| {proof.link} {LINKS[proof.link]} | {plain(proof.claim)} |" in told
 
 
 def test_everything_is_measured_and_nothing_left(played: tuple[Path, Rehearsed, Bundle]) -> None:
@@ -65,12 +79,12 @@ def test_everything_is_measured_and_nothing_left(played: tuple[Path, Rehearsed, 
     assert done.drain["failed"] == 0
     assert done.drift["offline"]["false_alarms"] == 0  # type: ignore[index, call-overload]
     assert done.drift["live"]["rows_until_alarm"] == 200  # type: ignore[index, call-overload]
-    text = "\n".join(done.service_lines() + done.drift_lines())
+    text = "\n".join(summary._service(done) + done.drift_lines())
     for part in (
-        "1 caller:",
-        "4 callers:",
-        "400 rows",
-        "ready again",
+        " 1 caller ",
+        "4 callers ",
+        "400 test rows",
+        "killed, back in",
         "0 false alarms in 30 windows of 200",
         "alarm after 200 changed rows",
     ):
@@ -96,7 +110,7 @@ def test_proofs_that_were_there_stay(tmp_path: Path) -> None:
     off = rehearse(Rehearse(enabled=False), Split(), Output().at(tmp_path / "packaged"), out=out, context=context)  # type: ignore[arg-type]
     assert Bundle.open(out / "bundle").proofs() == [early]
     assert not off.enabled
-    assert off.notes == off.service_lines()
+    assert off.notes == summary._service(off)
 
 
 def test_a_bundle_that_fails_its_self_test_stops_the_run(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import textwrap
 
 import pytest
@@ -51,8 +54,20 @@ def test_it_ends_with_a_bundle_a_report_and_a_record(finished):
 
 
 def test_again_everything_comes_from_the_cache(finished):
+    from groundup.bundle import files
+
     folder, _ = finished
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = folder / ".groundup" / "runs" / "killed" / f".run.json.{files._host()}-{ended.pid}-0.tmp"
+    alive = left.with_name(f".run.json.{files._host()}-{os.getpid()}-0.tmp")
+    left.parent.mkdir()
+    left.touch()
+    alive.touch()
     again = run(folder)
+    assert alive.exists(), "its process may still be writing it"
+    assert not left.exists(), "a run that was killed while it recorded itself"
+    shutil.rmtree(left.parent)
     assert all(s.cached for s in again.stages.values())
     assert all(line.cached for line in plan(folder))
 

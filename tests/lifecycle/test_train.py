@@ -19,6 +19,7 @@ from groundup.lifecycle.prepare import Data, Prepared, prepare
 from groundup.lifecycle.stage import Context
 from groundup.lifecycle.train import Train, Trained, train
 from groundup.training.core import run, session
+from groundup.training.surroundings import StopAfter
 
 QUICK = Train.model_validate({"epochs": 4, "batch_size": 16})
 
@@ -131,22 +132,12 @@ def test_a_users_module_beside_the_recipe_goes_the_whole_way_and_moves_with_its_
         trained(classes, tmp_path / "elsewhere", {"class": "my_flower_net:Mine", "flaw": "batch"}, root=tmp_path / "elsewhere")
 
 
-class StopAt(threading.Event):
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    def is_set(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
-
-
 def test_interrupted_says_how_to_go_on_and_goes_on_to_the_same_bytes(classes: Prepared, tmp_path: Path) -> None:
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
     whole = trained(classes, tmp_path / "whole", {"name": "mlp"})
     with pytest.raises(Interrupted, match="run the same command again"):
-        trained(classes, tmp_path / "parts", {"name": "mlp"}, stopping=StopAt(9))
+        trained(classes, tmp_path / "parts", {"name": "mlp"}, stopping=StopAfter(9))
     assert not (tmp_path / "parts" / "trained" / "model.safetensors").exists()
     assert list((tmp_path / "parts" / "work-train").glob("*.safetensors"))
     parts = trained(classes, tmp_path / "parts", {"name": "mlp"})

@@ -15,6 +15,7 @@ from groundup.monitoring.live import Live
 from groundup.monitoring.log import log_files
 from groundup.monitoring.profile import Profile
 from groundup.monitoring.settings import LogSettings, Monitor
+from groundup.serving.logs import JsonLines
 
 SIGNATURE = Signature((Field("x", "number"),), (Field("label", "category"),))
 
@@ -89,7 +90,9 @@ def test_the_default_alert_is_one_json_line(profile: dict, caplog: pytest.LogCap
         live.observe(*traffic(1000, 1, 2.0))
         live.close()
     (record,) = caplog.records
-    assert json.loads(record.getMessage())["event"] == "drift"
+    line = json.loads(JsonLines().format(record))
+    assert (line["message"], line["event"], line["level"]) == ("drift", "drift", "warning")
+    assert set(line["columns"]) == {"x", "output:label"}
 
 
 def test_too_much_is_dropped_and_counted_not_waited_for(profile: dict) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +92,9 @@ def test_old_files_are_deleted_and_foreign_ones_kept(tmp_path: Path, clock: Cloc
 
 
 def test_a_full_disk_stops_nothing_and_loses_nothing_while_memory_lasts(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "groundup.monitoring")
     log = open_log(tmp_path, clock, rotate_rows=10, rotate_mb=0.01)
     full = True
     real = log_module.write_bytes
@@ -123,6 +125,10 @@ def test_a_full_disk_stops_nothing_and_loses_nothing_while_memory_lasts(
     assert kept[:30] == list(range(30))
     assert len(kept) + log.lost_rows == 30 + 2000 + 1
     assert not list(tmp_path.glob(".*"))
+    said = [r.getMessage() for r in caplog.records]  # once that it begins, once that it is over; not at every retry
+    assert len(said) == 2
+    assert "No space left" in said[0]
+    assert f"{log.lost_rows} rows were dropped" in said[1]
 
 
 def test_a_folder_that_cannot_be_made_is_degraded_not_fatal(tmp_path: Path, clock: Clock) -> None:
@@ -132,6 +138,51 @@ def test_a_folder_that_cannot_be_made_is_degraded_not_fatal(tmp_path: Path, cloc
     log.close()
     assert log.degraded is not None
     assert log.lost_rows == 3
+
+
+def test_old_files_that_cannot_be_deleted_are_told_and_do_not_make_the_new_ones_small(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = open_log(tmp_path, clock, rotate_rows=10, keep=1)
+
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".parquet":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    append(log, 0, 10)
+    append(log, 10, 10)
+    assert log.degraded is not None
+    assert "delete" in log.degraded
+    append(log, 20, 1)
+    log.tick()
+    assert (log.files, log.pending, log.errors) == (2, 1, 0)
+    log.close()
+    assert (log.files, log.lost_rows) == (3, 0)
+    assert stored(tmp_path) == list(range(21))
+
+
+def test_a_clock_set_back_makes_no_new_file_the_oldest(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    class Set(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            return wall
+
+    monkeypatch.setattr(log_module, "datetime", Set)
+    log = open_log(tmp_path, clock, rotate_rows=1, keep=2)
+    for i in range(6):
+        append(log, i, 1)
+        wall -= timedelta(hours=1)  # back an hour at every file, and so at every prune
+    assert stored(tmp_path) == [4, 5]
+    again = open_log(tmp_path, clock, rotate_rows=1, keep=2)  # started anew, the clock still behind the files
+    append(again, 6, 1)
+    assert stored(tmp_path) == [5, 6]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_batch_that_does_not_fit_is_refused_whole(tmp_path: Path, clock: Clock) -> None:

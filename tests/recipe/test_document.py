@@ -6,7 +6,7 @@ import string
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.errors import RecipeError
@@ -84,11 +84,13 @@ plain = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(words, plain, min_size=1, max_size=4))
 def test_what_pyyaml_writes_is_read_back(data):
     assert parse(yaml.safe_dump(data, allow_unicode=True)).data == data
 
 
+@settings(deadline=None)
 @given(st.dictionaries(words, st.dictionaries(words, st.integers(), min_size=1, max_size=3), min_size=1, max_size=3))
 def test_every_key_and_value_has_its_place(data):
     text = yaml.safe_dump(data, sort_keys=False)
@@ -97,6 +99,7 @@ def test_every_key_and_value_has_its_place(data):
     for section, keys in data.items():
         for key in keys:
             _, line, column = document.where((section, key), key=True).split(":")
-            assert lines[int(line) - 1][int(column) - 1 :].startswith(f"{key}:")
+            there = lines[int(line) - 1][int(column) - 1 :]
+            assert there.startswith((f"{key}:", f"'{key}':", f'"{key}":')), "YAML quotes words such as off"
             _, line, column = document.where((section, key)).split(":")
             assert lines[int(line) - 1][int(column) - 1 :].startswith(str(keys[key]))

@@ -131,6 +131,22 @@ def test_an_empty_home_has_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
     with pytest.raises(BundleError, match="no model 'm'"):
         registry.resolve("models:/m@champion")
+    for change in (lambda: registry.promote("m", 1, {}), lambda: registry.rollback("m"), lambda: registry.refuse("m", 1, {})):
+        with pytest.raises(BundleError, match=r"there is no .*registry\.sqlite: nothing was registered there"):
+            change()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_reading_leaves_the_folder_as_it_was(registry: Registry) -> None:
+    def content() -> dict[str, bytes]:
+        return {str(p): p.read_bytes() for p in registry.home.rglob("*") if p.is_file()}
+
+    before = content()
+    assert sorted(p.name for p in registry.home.iterdir()) == ["registry", "registry.sqlite"]
+    assert registry.champion("m") is None
+    assert len(registry.history("m")) == 3
+    assert registry.resolve("models:/m/2") == registry.version("m", 2).path
+    assert content() == before
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

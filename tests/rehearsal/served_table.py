@@ -79,8 +79,32 @@ def make_bundle(path: Path, data: bytes | None = None, **fields: Any) -> Bundle:
     sources: dict[str, Path | bytes] = {
         "model.onnx": data or graph(),
         "golden.npz": write_golden(golden, answers(golden)),
+        "README.md": b"# table\n\nA table.\n\n## Proofs\n\n0 of 0 passed.\n",
         "profile.json": json.dumps(dict(zip(("inputs", "outputs"), profiles, strict=True))).encode(),
     }
     monitor = {"drift": {"window": 200, "min-rows": 100}}
     defaults: dict[str, Any] = {"monitor": monitor, "serve": {"drain_delay_s": 0.3}}
     return write_bundle(path, sources, name="table", task="tabular-classification", signature=SIGNATURE, **{**defaults, **fields})
+
+
+class HeldOut:
+    """What is asked of Prepared for its test split: rows, and the answers that the graph without a tilt gives to all of them.
+
+    Args:
+        first: where they stand in the source.
+    """
+
+    data_hash = "d"
+    n = 600
+
+    def __init__(self, first: int = 0) -> None:
+        self.first = first
+
+    def raw(self, split: str) -> Arrays:
+        return rows(self.n, 7)
+
+    def targets(self, split: str) -> Any:
+        return answers(self.raw(split))["probabilities"].argmax(1)
+
+    def rows(self, split: str) -> Any:
+        return np.arange(self.first, self.first + self.n)

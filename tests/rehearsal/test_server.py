@@ -78,10 +78,19 @@ time.sleep(60 if sys.argv[3] == "wait" else 0)
 """
 
 
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def wait_for(pids: list[int], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not all(map(gone, pids)):
+        assert time.monotonic() < deadline, f"{[pid for pid in pids if not gone(pid)]} outlived their parent by {seconds} s"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("end", ["kill -9", "exit"])
 def test_nothing_outlives_the_process_that_started_it(bundle: Bundle, tmp_path: Path, end: str) -> None:
-    if end == "kill -9" and sys.platform != "linux":
-        pytest.skip("only Linux tells a child of its parent's death")
     arguments = [str(bundle.path), str(tmp_path / "log"), "wait" if end == "kill -9" else "leave"]
     parent = subprocess.Popen([sys.executable, "-c", PARENT, *arguments], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -89,7 +98,34 @@ def test_nothing_outlives_the_process_that_started_it(bundle: Bundle, tmp_path: 
     if end == "kill -9":
         os.kill(parent.pid, signal.SIGKILL)
     parent.communicate(timeout=30)
-    deadline = time.monotonic() + 10
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "the server outlived its parent"
-        time.sleep(0.02)
+    wait_for([pid], 1 if end == "kill -9" else 10)
+
+
+ELSEWHERE = """
+import os, runpy, subprocess, sys
+command = "import sys, time; assert sys.stdin.read() == ''; print('up', flush=True); time.sleep(60)"
+as_elsewhere = "import runpy, sys; sys.platform = 'elsewhere'; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+tether = [sys.executable, "-S", "-c", as_elsewhere, sys.argv[1], str(os.getpid()), sys.executable, "-c", command]
+child = subprocess.Popen(tether, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+print(child.pid, child.stdout.readline().decode().strip(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("who", ["parent", "command"])
+def test_where_no_kernel_tells_a_watcher_does(who: str) -> None:
+    """As on macOS: the starting process is killed, and with it goes the command; the command ends, and its watcher goes with the group."""
+    from groundup.rehearsal import tether
+
+    parent = subprocess.Popen([sys.executable, "-c", ELSEWHERE, tether.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid, said = parent.stdout.readline().split()
+    assert said == "up"
+    group = [p.pid for p in psutil.process_iter() if os.getpgid(p.pid) == int(pid)]
+    assert len(group) == 2, "the command and its watcher"
+    if who == "parent":
+        parent.kill()
+    else:
+        os.killpg(int(pid), signal.SIGKILL)  # as Server.stop does with what a server leaves
+    wait_for(group, 1)
+    parent.communicate("", timeout=10)

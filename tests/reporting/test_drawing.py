@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.reporting import format as fmt
@@ -13,6 +13,7 @@ from groundup.reporting import svg
 from groundup.reporting.html import EMPTY, Html, more, section, table, tag, text
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_text_never_opens_a_tag_or_leaves_an_attribute(content):
     assert not set('<>"') & set(text(content))
@@ -81,6 +82,7 @@ def test_metrics_and_differences():
     assert fmt.interval("accuracy", {"low": None, "high": None}) == ""
 
 
+@settings(deadline=None)
 @given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
 def test_ticks_are_few_round_and_inside(low, span):
     high = low + span
@@ -93,6 +95,7 @@ def test_ticks_are_few_round_and_inside(low, span):
     assert found == sorted(found)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=1, max_size=30))
 def test_points_stay_inside_the_frame(points):
     drawn = svg.scatter([svg.Point("", x, y) for x, y in points], "x", "y", "t")
@@ -120,3 +123,13 @@ def test_labels_do_not_cover_each_other():
     places = {m for m in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="start" class="name">', drawn)}
     assert len(places) == 4
     assert len({y for _, y in places}) >= 2
+
+
+def test_moments_and_counts() -> None:
+    day = 86_400_000_000
+    assert fmt.moment(19_000 * day) == "2022-01-08"
+    assert fmt.moment(19_000 * day + 3_600_000_000 * 10) == "2022-01-08 10:00"
+    assert fmt.moment(-719_162 * day) == "0001-01-01"
+    assert fmt.moment(9e18) == "9,000,000,000,000,000,000"
+    assert fmt.moment(None) == "–"
+    assert (fmt.count(1, "false alarm"), fmt.count(0, "row"), fmt.count(1200, "row")) == ("1 false alarm", "0 rows", "1,200 rows")

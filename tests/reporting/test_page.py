@@ -135,6 +135,28 @@ def test_regression_has_its_own_figures():
     assert "off by" in words
 
 
+def test_dates_are_shown_as_dates(facts):
+    day = 86_400_000_000
+    column = {
+        "kind": "number",
+        "count": 9,
+        "missing": 0,
+        "distinct": 9,
+        "min": 19_000.0 * day,
+        "max": 19_100.5 * day,
+        "mean": 19_050.0 * day,
+    }
+    changed = dict(facts.stages)
+    changed["prepared"] = changed["prepared"] | {"inputs": [{"name": "seen", "kind": "datetime", "nullable": False}]}
+    worst = {"row": 3, "truth": "a", "answer": "b", "confidence": 0.9, "loss": 2.0}
+    record = {"seen": "2022-01-08T00:00:00", "at": "2022-01-09T10:30:00", "code": "2022-1"}
+    changed["evaluated"] = changed["evaluated"] | {"worst": [worst | {"record": record}]}
+    text = page(dataclasses.replace(facts, stages=changed, profile={"seen": column, "seen.missing": column}))
+    assert "<time>2022-01-08</time> … <time>2022-04-18 12:00</time>" in text
+    assert "seen.missing" not in text
+    assert "<td><time>2022-01-08</time></td><td><time>2022-01-09 10:30:00</time></td><td>2022-1</td>" in text
+
+
 def test_many_classes_and_long_names_fit():
     names = tuple(f"class number {i} with a long name" for i in range(40))
     text = page(Facts({"evaluated": evaluated(classes=names, n=2000).model_dump(mode="json")}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,8 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from groundup.bundle import Bundle, Field, Signature, cpu, write_bundle
+from groundup.monitoring.profile import Profile
+from groundup.serving.engine import Engine
 from groundup.serving.golden import write_golden
 
 CLASSES = ("cat", "dog", "eel")
@@ -59,6 +62,18 @@ def mlp(
         serve=serve,
         **fields,
     )
+
+
+def watched(path: Path, sizes: tuple[int, ...] = (32, 64, 3), **fields: Any) -> Bundle:
+    """:func:`mlp` with a profile of standard normal inputs and of its answers to them: drift is watched."""
+    plain = mlp(path.with_name(f"{path.name}-plain"), sizes)
+    x = {"x": np.random.default_rng(11).normal(size=(4000, sizes[0])).astype(np.float32)}
+    answers = Engine(plain).run(x)
+    profile = {
+        "inputs": Profile.of(plain.signature.inputs, x).to_dict(),
+        "outputs": Profile.of(plain.signature.outputs, answers).to_dict(),
+    }
+    return mlp(path, sizes, sources={"profile.json": json.dumps(profile).encode()}, **fields)
 
 
 def image(path: Path, shape: tuple[int, int, int] = (8, 8, 1), **fields: Any) -> Bundle:

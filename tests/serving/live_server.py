@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,14 +91,20 @@ Start = Callable[..., Any]
 
 
 @contextmanager
-def started(bundle: Path, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[Server]:
-    """``python -m groundup.serving`` on a free port, ready."""
+def started(
+    bundle: Path,
+    folder: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    program: Sequence[str] = ("-m", "groundup.serving"),
+    preexec_fn: Callable[[], None] | None = None,
+) -> Iterator[Server]:
+    """``python -m groundup.serving`` (or another ``program`` that takes its arguments) on a free port, ready."""
     log = folder / f"server-{time.monotonic_ns()}.log"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::ResourceWarning", **(env or {})}
     with open(log, "wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "groundup.serving", str(bundle), "--port", "0", *arguments], stderr=out, stdout=out, env=environment
-        )
+        command = [sys.executable, *program, str(bundle), "--port", "0", *arguments]
+        process = subprocess.Popen(command, stderr=out, stdout=out, env=environment, preexec_fn=preexec_fn)
     try:
         deadline = time.monotonic() + 30
         while not (ready := [line for line in log.read_text().splitlines() if '"ready"' in line]):

@@ -153,7 +153,6 @@ def test_what_is_late_or_gone_is_never_run() -> None:
         await first.answer
         await kept.answer
         assert graph.batches == [[1], [4]]
-        assert batcher.rows_run == 2
         with pytest.raises(RequestError):
             await gone.answer
         assert batcher.waiting == 0
@@ -226,13 +225,29 @@ def test_a_graph_that_returns_another_number_of_rows_answers_nobody_wrongly() ->
 
 def test_what_ran_is_told_once_after_the_answers() -> None:
     async def test() -> None:
-        told: list[tuple[list[float], list[float]]] = []
-        batcher = Batcher(Graph(), max_size=4, ran=lambda i, o, s: told.append((i["x"].tolist(), o["y"].tolist())))
-        tickets = [batcher.submit(one(v), 1, 10) for v in (1, -1, 2)]
+        told: list[tuple[list[float], list[float], list[str]]] = []
+        batcher = Batcher(Graph(), max_size=4, ran=lambda i, o, ids, s: told.append((i["x"].tolist(), o["y"].tolist(), ids)))
+        rows = ((1,), (-1,), (2, 3), (4, 5, 6, 7, 8))
+        tickets = [batcher.submit(one(*v), len(v), 10, f"id{v[0]}") for v in rows]
         await asyncio.gather(*(t.answer for t in tickets), return_exceptions=True)
         await asyncio.sleep(0.1)
-        assert sorted(x for pair in told for x in pair[0]) == [1, 2]
-        assert all(y == [2 * v for v in x] for x, y in told)
+        assert sorted((x, i) for xs, _, ids in told for x, i in zip(xs, ids, strict=True)) == [
+            (v, f"id{of[0]}") for of in rows if of != (-1,) for v in of
+        ]
+        assert all(y == [2 * v for v in x] for x, y, _ in told)
+        batcher.close()
+
+    run(test)
+
+
+def test_who_is_told_cannot_stop_the_runs(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("boom")
+
+    async def test() -> None:
+        batcher = Batcher(Graph(cost=0.003), ran=fail)
+        for v in (1, 2, 3):
+            assert (await batcher.submit(one(v), 1, 5).answer)["y"].tolist() == [2 * v]
         batcher.close()
 
     run(test)

@@ -36,14 +36,15 @@ def browse(tmp_path: Path) -> Iterator[Open]:
 
 def test_the_page_is_self_contained_and_locked_down(serve: Start) -> None:
     server: Server = serve("mlp")
-    for path in ("/", "/page.js", "/page.css"):
+    for path in ("/", "/page.js", "/page.css", "/docs", "/docs.js"):
         reply = server.ask("GET", path)
         policy = reply.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert not re.search(rb"https?://|//cdn|innerHTML|eval\(", reply.body)
-    assert b"<script>" not in (PAGE / "index.html").read_bytes()
-    assert b"style=" not in (PAGE / "index.html").read_bytes()
+    for page in ("index.html", "docs.html"):
+        assert b"<script>" not in (PAGE / page).read_bytes()
+        assert b"style=" not in (PAGE / page).read_bytes()
 
 
 @pytest.mark.slow
@@ -86,4 +87,52 @@ def test_a_form_with_a_token(tmp_path: Path, browse: Open) -> None:
         )
         page.until(f"document.getElementById('answer').textContent !== {before!r}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert [p for p in page.problems if "401" not in p] == []
+
+
+@pytest.mark.slow
+@browsed
+@pytest.mark.parametrize(("name", "width"), [("table", 360), ("image", 1000)])
+def test_the_documentation_is_read_and_tried_without_the_network(serve: Start, browse: Open, name: str, width: int) -> None:
+    """Every operation of the document has its place, its schemas, and an example that is answered; nothing comes from elsewhere."""
+    server: Server = serve(name)
+    page = browse(f"http://127.0.0.1:{server.port}/docs", width=width)
+    page.until("document.querySelectorAll('details.operation').length > 0")
+    document = server.ask("GET", "/openapi.json").json()
+    operations = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
+    shown = page.evaluate("Array.from(document.querySelectorAll('details.operation > summary b'), (e) => e.textContent)")
+    assert set(shown) == operations
+    text = page.evaluate("document.body.textContent")
+    for field in document["components"]["schemas"]["Record"]["properties"].values():
+        assert field["description"] in text
+    page.evaluate("document.querySelectorAll('details.operation').forEach((d) => { d.open = true; })")
+    for path, count in (("/predict", 2), ("/v2/models/toy/infer", 1), ("/invocations", 2)):
+        find = f"Array.from(document.querySelectorAll('details.operation')).find((d) => d.textContent.startsWith('POST {path} '))"
+        for i in range(count):
+            page.evaluate(
+                f"{{ const d = {find}, s = d.querySelector('select');"
+                f" if (s) {{ s.selectedIndex = {i}; s.dispatchEvent(new Event('change')); }}"
+                " d.querySelector('output').textContent = ''; d.querySelector('button').click(); }"
+            )
+            page.until(f"{find}.querySelector('output').textContent.startsWith('200')")
+            assert page.evaluate(f"JSON.parse({find}.querySelector('pre').textContent) !== null")
+    fetched = page.evaluate("performance.getEntriesByType('resource').map((e) => e.name).concat([location.href])")
+    assert len(fetched) >= 8
+    assert all(url.startswith((f"http://127.0.0.1:{server.port}/", "data:")) for url in fetched), fetched
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.problems == []
+
+
+@pytest.mark.slow
+@browsed
+def test_the_documentation_behind_a_token(tmp_path: Path, browse: Open) -> None:
+    bundles.table(tmp_path / "b")
+    with started(tmp_path / "b", tmp_path, env={"GROUNDUP_TOKEN": "0123456789abcdef"}) as server:
+        page = browse(f"http://127.0.0.1:{server.port}/docs")
+        page.until("!document.getElementById('login').hidden")
+        assert page.evaluate("document.querySelectorAll('details.operation').length") == 0
+        page.evaluate("document.getElementById('token').value = '0123456789abcdef'; document.querySelector('#login button').click()")
+        page.until("document.querySelectorAll('details.operation').length > 0")
+        page.evaluate("document.querySelector('details.operation button').click()")
+        page.until("document.querySelector('details.operation output').textContent.startsWith('200')")
         assert [p for p in page.problems if "401" not in p] == []

@@ -24,7 +24,7 @@ V2 = "/v2/models/toy/infer"
 TOKEN = "0123456789abcdef-secret"
 X = {"inputs": [{"name": "x", "shape": [1, 32], "datatype": "FP32", "data": [0.5] * 32}]}
 SLOW = {"x": [1.0]}
-PUBLIC = {"/", "/page.js", "/page.css", "/ping", "/health", "/v2/health/live", "/v2/health/ready"}
+PUBLIC = {"/", "/page.js", "/page.css", "/docs", "/docs.js", "/ping", "/health", "/v2/health/live", "/v2/health/ready"}
 
 
 def refused(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:

@@ -1,20 +1,16 @@
-"""A small network with everything that has state, small arrays, and surroundings that can stop a training at a given step."""
+"""A small network with everything that has state, small arrays, and surroundings that remember what they were told."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from groundup.errors import Interrupted
 from groundup.progress import Progress, Silent
 from groundup.training.arrays import Arrays
+from groundup.training.surroundings import Quiet
 
 
 class Small(nn.Module):
@@ -29,18 +25,6 @@ class Small(nn.Module):
         return self.out(self.drop(torch.relu(self.norm(self.hidden(X.flatten(1))))))
 
 
-class StopAt(threading.Event):
-    """Set from its ``looks``-th look on."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    def is_set(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
-
-
 class Notes(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -50,16 +34,10 @@ class Notes(Silent):
 
 
 @dataclass
-class Around:
-    work: Path
-    seed: int = 0
-    stopping: threading.Event = field(default_factory=threading.Event)
-    progress: Progress = field(default_factory=Notes)
-    log_metrics: Callable[[dict[str, float], int], Any] = lambda metrics, step: None
+class Around(Quiet):
+    """Surroundings that remember what they were told."""
 
-    def check(self) -> None:
-        if self.stopping.is_set():
-            raise Interrupted("stopped as asked; run the same command again to go on from here")
+    progress: Progress = field(default_factory=Notes)
 
 
 def classification(n: int = 61, n_val: int = 23, shape: tuple[int, ...] = (5,), seed: int = 0) -> Arrays:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_training import Around, Notes, Small, StopAt, classification, network
+from small_training import Around, Notes, Small, classification, network
 from torch import Tensor, nn
 
 from groundup.errors import Interrupted, ModelError, RecipeError, StorageError
@@ -22,6 +22,7 @@ from groundup.training.loop import Fitted, fit, predict
 from groundup.training.sampler import order
 from groundup.training.settings import Train
 from groundup.training.state import State
+from groundup.training.surroundings import StopAfter
 
 
 def settings(**given: Any) -> Train:
@@ -123,7 +124,7 @@ def test_stopped_anywhere_and_resumed_is_bit_for_bit_uninterrupted(name: str, tm
             if stops == 0:
                 model = network(n_features=n_features)
             try:
-                fitted = fit(model, arrays, given, Around(work, stopping=StopAt(looks)), fingerprint="f")
+                fitted = fit(model, arrays, given, Around(work, stopping=StopAfter(looks)), fingerprint="f")
                 break
             except Interrupted:
                 stops += 1
@@ -138,12 +139,45 @@ def test_stopped_anywhere_and_resumed_is_bit_for_bit_uninterrupted(name: str, tm
 def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path: Path) -> None:
     arrays = classification()
     with pytest.raises(Interrupted):
-        fit(network(), arrays, settings(), Around(tmp_path, stopping=StopAt(3)), fingerprint="one")
+        fit(network(), arrays, settings(), Around(tmp_path, stopping=StopAfter(3)), fingerprint="one")
     around = Around(tmp_path)
     fitted = fit(network(), arrays, settings(), around, fingerprint="two")
     assert fitted.steps == 3 * 8
     assert isinstance(around.progress, Notes)
     assert any("another model, data or setting" in line for line in around.progress.lines)
+
+
+def test_checkpoints_of_another_training_do_not_take_the_place_of_this_ones(tmp_path: Path) -> None:
+    """The folder holds later steps of other settings: what this training saves is there when it goes on."""
+    arrays, given = classification(), settings(checkpoint={"seconds": 0})
+    with pytest.raises(Interrupted):
+        fit(network(), arrays, given, Around(tmp_path, stopping=StopAfter(15)), fingerprint="one")
+    later = max(int(p.name[:8]) for p in tmp_path.glob("*.safetensors"))
+    with pytest.raises(Interrupted):
+        fit(network(), arrays, given, Around(tmp_path, stopping=StopAfter(4)), fingerprint="two")
+    kept = sorted(int(p.name[:8]) for p in tmp_path.glob("*.safetensors"))
+    assert len(kept) <= checkpoint.KEEP
+    assert kept[-1] == 5 < later == 16
+    around, model, whole = Around(tmp_path), network(seed=3), network()
+    fit(model, arrays, given, around, fingerprint="two")
+    assert isinstance(around.progress, Notes)
+    assert around.progress.lines[0].startswith("resumed at step 5 of 24")
+    fit(whole, arrays, given, Around(tmp_path / "whole"))
+    assert same(whole.state_dict(), model.state_dict())
+
+
+def test_a_killed_saving_beside_another_training_loses_nothing(tmp_path: Path) -> None:
+    """Between the new file's name and the removal of the old ones a kill leaves both trainings' files."""
+    arrays, given = classification(), settings(checkpoint={"seconds": 0})
+    for fingerprint, looks in (("two", 4), ("one", 15)):
+        with pytest.raises(Interrupted):
+            fit(network(), arrays, given, Around(tmp_path / fingerprint, stopping=StopAfter(looks)), fingerprint=fingerprint)
+    for path in (tmp_path / "one").iterdir():
+        path.rename(tmp_path / "two" / path.name)
+    around = Around(tmp_path / "two")
+    fit(network(seed=3), arrays, given, around, fingerprint="two")
+    assert isinstance(around.progress, Notes)
+    assert around.progress.lines[0].startswith("resumed at step 5 of 24")
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
@@ -152,7 +186,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> No
     fit(whole, arrays, given, Around(tmp_path / "whole"))
     work = tmp_path / "work"
     with pytest.raises(Interrupted):
-        fit(network(), arrays, given, Around(work, stopping=StopAt(9)))
+        fit(network(), arrays, given, Around(work, stopping=StopAfter(9)))
     newest, before = sorted(work.glob("*.safetensors"), reverse=True)
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
@@ -228,8 +262,8 @@ def test_ema_is_what_is_evaluated_and_kept(around: Around) -> None:
     for epochs in range(1, 6):  # the weights after each step, from trainings without an average of the same schedule
         stopped = linear()
         with contextlib.suppress(Interrupted):
-            fit(stopped, arrays, settings(batch_size=16, epochs=5), Around(around.work / str(epochs), stopping=StopAt(epochs - 1)))
-        found = checkpoint.newest(around.work / str(epochs), print)
+            fit(stopped, arrays, settings(batch_size=16, epochs=5), Around(around.work / str(epochs), stopping=StopAfter(epochs - 1)))
+        found = checkpoint.newest(around.work / str(epochs), "", print)
         assert found is not None
         live.append(checkpoint.under("model", found[0]))
     for t, now in enumerate(live, start=1):
@@ -254,7 +288,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_the_last_good_weigh
         fit(Bomb(), classification(n=64), settings(precision=precision), around)
     path = re.search(r"are in (\S+\.safetensors)", str(error.value))
     assert path is not None
-    found = checkpoint.newest(Path(path[1]).parent, print)
+    found = checkpoint.newest(Path(path[1]).parent, "", print)
     assert found is not None
     good = network()
     good.load_state_dict(found[0])
@@ -265,7 +299,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_the_last_good_weigh
 def test_weights_that_are_not_finite_are_never_saved(around: Around) -> None:
     model = network()
 
-    class Spoil(StopAt):
+    class Spoil(StopAfter):
         def is_set(self) -> bool:
             with torch.no_grad():
                 model.hidden.weight[0, 0] = float("inf")

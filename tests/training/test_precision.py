@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import Around, StopAt, classification, network
+from small_training import Around, classification, network
 
 from groundup.errors import Interrupted
 from groundup.training import precision
 from groundup.training.loop import fit
 from groundup.training.settings import Train
+from groundup.training.surroundings import StopAfter
 
 
 def decided(
@@ -49,7 +50,7 @@ def test_measuring_leaves_no_trace_and_a_resumed_training_keeps_what_was_decided
     with monkeypatch.context() as patch:
         patch.setattr(precision, "decide", decide)
         with pytest.raises(Interrupted):
-            fit(network(), arrays, given, Around(tmp_path / "auto", stopping=StopAt(3)))
+            fit(network(), arrays, given, Around(tmp_path / "auto", stopping=StopAfter(3)))
     monkeypatch.setattr(precision, "decide", lambda *a: pytest.fail("measured again on resuming"))
     resumed = network(seed=1)
     assert fit(resumed, arrays, given, Around(tmp_path / "auto")).precision == "bf16"

@@ -15,7 +15,9 @@ from typing import Any
 from groundup.bundle.proof import LINKS, Proof
 from groundup.bundle.signature import Signature
 
+FILE = "README.md"
 Interval = Mapping[str, float | None]
+_PROOFS = "## Proofs"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Card:
             self._slices(),
             self._compression(),
             self._limits(),
-            self._proofs(),
+            _proofs(self.proofs),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -153,15 +155,22 @@ class Card:
             "every server start repeats the golden answers and refuses to serve where they differ."
         )
 
-    def _proofs(self) -> str:
-        passed = sum(p.passed for p in self.proofs)
-        rows = [
-            [f"{p.link} {LINKS[p.link]}", p.claim, p.reference, _measured(p),
-             f"{p.samples:,}" if p.samples else "–", "passed" if p.passed else "FAILED"]
-            for p in sorted(self.proofs, key=lambda p: p.link)
-        ]  # fmt: skip
-        head = ["link", "claim", "against", "measured", "samples", ""]
-        return f"## Proofs\n\n{passed} of {len(self.proofs)} passed.\n\n{table(head, rows)}"
+
+def with_proofs(card: str, proofs: Sequence[Proof]) -> str:
+    """A rendered card that tells these proofs in place of its own: a rehearsal adds links that packaging could not have."""
+    before, heading, _ = card.rpartition(f"\n{_PROOFS}\n")  # the last section; what a description says comes before
+    return f"{before}\n{_proofs(proofs)}\n" if heading else card
+
+
+def _proofs(proofs: Sequence[Proof]) -> str:
+    passed = sum(p.passed for p in proofs)
+    rows = [
+        [f"{p.link} {LINKS[p.link]}", p.claim, p.reference, _measured(p),
+         f"{p.samples:,}" if p.samples else "–", "passed" if p.passed else "FAILED"]
+        for p in sorted(proofs, key=lambda p: p.link)
+    ]  # fmt: skip
+    head = ["link", "claim", "against", "measured", "samples", ""]
+    return f"{_PROOFS}\n\n{passed} of {len(proofs)} passed.\n\n{table(head, rows)}"
 
 
 def _measured(p: Proof) -> str:

@@ -108,7 +108,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = _beside(path, "tmp")
     with explaining_storage(path):
         try:
-            _sweep(path)
+            sweep(path)
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
             with os.fdopen(fd, "wb") as f:
                 f.write(data)
@@ -140,7 +140,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
     temporary = _beside(path, "tmp")
     with explaining_storage(path):
         _make_parents(path)
-        _sweep(path)
+        sweep(path)
         temporary.mkdir(0o755)
         try:
             yield temporary
@@ -190,7 +190,7 @@ def _make_parents(path: Path) -> None:
         parent.mkdir(0o755, exist_ok=True)
 
 
-def _sweep(path: Path) -> None:
+def sweep(path: Path) -> None:
     """Remove what processes of this host that are no longer alive left beside ``path``."""
     for leftover in path.parent.glob(f".{_escaped(path.name)}.{_host()}-*-*.tmp"):
         pid = leftover.name.removesuffix(".tmp").rsplit(".", 1)[1].split("-")[1]

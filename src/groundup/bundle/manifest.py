@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import html
 import json
 import os
 import re
@@ -31,6 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from groundup.bundle import shown
 from groundup.bundle.entries import MANIFEST, plain_file, safe_name, walk
 from groundup.bundle.files import sha256, to_json, whole_directory, write_bytes
 from groundup.bundle.proof import Proof
@@ -187,8 +187,7 @@ class Bundle:
             "graph": f"{self.graph}, {self.files[self.graph]['bytes']:,} of {self.size:,} bytes",
             "proofs": f"{sum(p.passed for p in proofs)} of {len(proofs)} passed",
         }
-        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
-        return f"<table><caption>{html.escape(self.name)}</caption>{cells}</table>"
+        return shown.facts(self.name, rows)
 
 
 def content_version(files: Mapping[str, Mapping[str, Any]]) -> str:
@@ -245,6 +244,20 @@ def write_bundle(
         write_bytes(folder / MANIFEST, _sealed(manifest))
         bundle = Bundle.open(folder)
     return dataclasses.replace(bundle, path=path)
+
+
+def copied(bundle: Bundle, path: Path, replaced: Mapping[str, bytes], **changed: Any) -> Bundle:
+    """The bundle again at ``path``, with some files' bytes and some attributes replaced."""
+    fields = ("created", "data_hash", "code_hash", "metrics", "compression", "environment", "serve", "monitor")
+    return write_bundle(
+        path,
+        {**{name: bundle.read(name) for name in bundle.files}, **replaced},
+        name=bundle.name,
+        task=bundle.task,
+        signature=bundle.signature,
+        graph=bundle.graph,
+        **{**{f: getattr(bundle, f) for f in fields}, **changed},
+    )
 
 
 def _sealed(manifest: Mapping[str, Any]) -> bytes:

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from groundup.bundle import shown
+
 LINKS = {
     1: "equation to module",
     2: "module to trained weights",
@@ -61,8 +63,15 @@ class Proof:
         return cls(**{k: v for k, v in data.items() if k != "passed"})
 
     def __str__(self) -> str:
-        sign = ">=" if self.at_least else "<="
-        return (
-            f"[{'passed' if self.passed else 'FAILED'}] {self.claim} (against {self.reference}): "
-            f"{self.quantity} {self.measured:.3g} {sign} {self.tolerance:.3g}"
-        )
+        return f"[{self._verdict()}] {self.claim} (against {self.reference}): {self.quantity} {self._measured()}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = {"link": f"{self.link}, {LINKS[self.link]}", "against": self.reference, self.quantity: self._measured()}
+        return shown.facts(f"{self._verdict()}: {self.claim}", rows | ({"values compared": f"{self.samples:,}"} if self.samples else {}))
+
+    def _verdict(self) -> str:
+        return "passed" if self.passed else "FAILED"
+
+    def _measured(self) -> str:
+        return f"{self.measured:.3g} {'>=' if self.at_least else '<='} {self.tolerance:.3g}"

@@ -38,7 +38,7 @@ def prepare_arrays(job: Job, source: ArraySource) -> dict[str, Any]:
         raise DataError(f"{data.where} holds {data.kind}s, which the task {job.task} does not take")
     too_many(data.bad, len(data.bad), len(data.x) + len(data.bad), section.max_bad_rows, data.where)
     if data.bad:
-        job.note(f"{len(data.bad)} of {len(data.x) + len(data.bad)} samples were put aside, see quarantine.parquet")
+        job.note(f"{len(data.bad)} of {len(data.x) + len(data.bad)} samples put aside, see quarantine.parquet")
     rows = data.rows if data.rows is not None else np.arange(len(data.x))
     y, classes = _targets(data, job.classification)
     split = _divide(job, data, y, rows)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from groundup.bundle.signature import Field
 from groundup.data import leaks, reading, splits
+from groundup.data import schema as schemas
 from groundup.data.columns import tensor
 from groundup.data.enforce import Enforcer, too_many
 from groundup.data.job import Job
 from groundup.data.schema import Schema
-from groundup.data.settings import Data
+from groundup.data.settings import SPLITS, Data
 from groundup.data.sources.base import BadRow, quoted, text
 from groundup.errors import DataError
 
@@ -52,7 +53,7 @@ def unused(section: Data, present: list[str], target: str) -> set[str]:
 
 def divide(job: Job, con: Any, spill: reading.Spill, schema: Schema, target: str, where: str) -> Plan:
     section = job.section
-    fields = _fields(section, schema, spill, target)
+    fields = _fields(job, schema, target)
     n = spill.n_rows
     rows = source_rows(spill)
     required = {k for k in (target, section.group, section.time) if k}
@@ -77,7 +78,7 @@ def divide(job: Job, con: Any, spill: reading.Spill, schema: Schema, target: str
     n_bad = int(wrong.sum()) + len(spill.structural)
     too_many(bad, n_bad, n + len(spill.structural), section.max_bad_rows, where)
     if n_bad:
-        job.note(f"{n_bad} of {n + len(spill.structural)} rows were put aside, see quarantine.parquet")
+        job.note(f"{n_bad} of {n + len(spill.structural)} rows put aside, see quarantine.parquet")
     good = np.flatnonzero(~wrong)
     split = np.full(n, -1, np.int8)
     split[good] = _split(job, spill, y[good], good)
@@ -85,6 +86,8 @@ def divide(job: Job, con: Any, spill: reading.Spill, schema: Schema, target: str
         _classes_present(y[good], classes or [], target, where)
     if section.leaks != "ignore":
         split = _repeats(job, con, spill, fields, split, rows, y)
+    if empty := [name for i, name in enumerate(SPLITS) if not (split == i).any()]:
+        raise DataError(f"{len(good)} usable rows of {where} leave none for {' and '.join(empty)}; expected a few dozen at least")
     job.notes += leaks.unordered(_method(job), [f.name for f in fields if f.kind == "datetime"])
     return Plan(spill, schema, target, fields, classes, y, split, rows, bad)
 
@@ -95,8 +98,9 @@ def _names_of(path: Path) -> list[str]:
     return list(pq.read_schema(path).names)
 
 
-def _fields(section: Data, schema: Schema, spill: reading.Spill, target: str) -> list[Field]:
+def _fields(job: Job, schema: Schema, target: str) -> list[Field]:
     """The inputs: asked for, or all of use."""
+    section = job.section
     hidden = unused(section, list(schema.columns), target) | {target}
     chosen = section.features if section.features is not None else [n for n, c in schema.columns.items() if c.feature and n not in hidden]
     fields = []
@@ -112,9 +116,11 @@ def _fields(section: Data, schema: Schema, spill: reading.Spill, target: str) ->
         categories = tuple(column.categories) if column.categories is not None else None
         fields.append(Field(name, column.kind, nullable=column.nullable, categories=categories))
     if not fields:
-        raise DataError(
-            "no column is left to predict from; the schema file says why of each: edit it, or delete it once the data is corrected"
-        )
+        path = job.schema_path
+        told = f"{path.name} says why of each: correct the data, or edit it"
+        if not path.exists():
+            told = f"{schemas.draft_of(path).name} says why of each: correct the data, or edit it and name it {path.name}"
+        raise DataError(f"no column is left to predict from; {told}")
     return fields
 
 

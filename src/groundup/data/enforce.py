@@ -41,7 +41,7 @@ class Enforcer:
 
     def check(self, piece: Any, start: int) -> list[BadRow]:
         """What is wrong in a piece (pyarrow Table, whichever columns it has) that starts at row ``start`` of the spill."""
-        found = [bad for bad in unread(piece, self.spill.kinds, start) if bad.column in self.columns]
+        found = [bad for bad in unread(piece, self.spill, start) if bad.column in self.columns]
         told = {(bad.row, bad.column) for bad in found}
         doubtful = [name for name in self.names() if name in piece.column_names and not self._plainly_right(piece.column(name), name)]
         if doubtful:
@@ -165,7 +165,7 @@ def too_many(bad: list[BadRow], n_bad: int, n_rows: int, most: float, where: str
     raise DataError(
         f"{n_bad} of {n_rows} rows of {where} ({n_bad / n_rows:.1%}) do not fit the schema, "
         f"and data.max_bad_rows allows {most:.1%}; most often:\n{top}\n"
-        "Correct the data, widen the schema, or raise data.max_bad_rows."
+        'Correct the data, widen the schema, list a text that means "not known" under data.missing, or raise data.max_bad_rows.'
     )
 
 

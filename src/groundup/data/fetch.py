@@ -11,22 +11,18 @@ import fcntl
 import gzip
 import os
 import shutil
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from groundup.bundle.files import explaining_storage, fsync_dir, sha256
+from groundup.data.download import download
 from groundup.data.hashing import file_hash, home
 from groundup.errors import DataError
 from groundup.progress import Progress, Silent
 
-_TRIES = 4
-_TIMEOUT = 30  # seconds without a byte
-_CHUNK = 1 << 18
+_BY_HAND = "put the file into a folder and name that folder's parent in GROUNDUP_DATA"
 
 
 class Remote(NamedTuple):
@@ -64,7 +60,7 @@ def fetch(dataset: str, remote: Remote, progress: Progress | Silent | None = Non
         return path
     with explaining_storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with alone(path):
             if path.exists() and file_hash(path) == remote.sha256:  # another process was faster
                 return path
             part = path.with_name(path.name + ".part")
@@ -72,7 +68,7 @@ def fetch(dataset: str, remote: Remote, progress: Progress | Silent | None = Non
                 with gzip.open(mirrored, "rb") as source, open(part, "wb") as f:
                     shutil.copyfileobj(source, f)
             else:
-                _download(remote, part, progress or Silent(), wait)
+                download(remote.url, part, progress or Silent(), known=remote.sha256, wait=wait, advice=_BY_HAND)
             found = sha256(part)
             if found != remote.sha256:
                 part.unlink()
@@ -81,11 +77,16 @@ def fetch(dataset: str, remote: Remote, progress: Progress | Silent | None = Non
                     f"SHA-256 {found[:16]}…, expected {remote.sha256[:16]}…; it was thrown away. "
                     f"Try again; if it stays so, the publisher changed it"
                 )
-            with open(part, "rb") as f:
-                os.fsync(f.fileno())
-            os.replace(part, path)
-            fsync_dir(path.parent)
+            settle(part, path)
     return path
+
+
+def settle(part: Path, path: Path) -> None:
+    """A whole part becomes the file."""
+    with open(part, "rb") as f:
+        os.fsync(f.fileno())
+    os.replace(part, path)
+    fsync_dir(path.parent)
 
 
 def _mirrored(dataset: str, remote: Remote) -> Path | None:
@@ -109,44 +110,8 @@ def _mirrored(dataset: str, remote: Remote) -> Path | None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """One process at a time; the lock goes with the process that holds it."""
     with open(path.with_name(path.name + ".lock"), "wb") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         yield
-
-
-def _download(remote: Remote, part: Path, progress: Progress | Silent, wait: float) -> None:
-    with progress.task(f"download {remote.name}", None, "bytes") as task:
-        for attempt in range(_TRIES):
-            if attempt:
-                time.sleep(wait * 2 ** (attempt - 1))
-            have = part.stat().st_size if part.exists() else 0
-            request = urllib.request.Request(remote.url, headers={"Range": f"bytes={have}-"} if have else {})
-            try:
-                with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-                    resumed = response.status == 206
-                    length = response.headers.get("Content-Length")
-                    task.total = int(length) + (have if resumed else 0) if length else None
-                    task.done = have if resumed else 0
-                    with open(part, "ab" if resumed else "wb") as f:
-                        for chunk in iter(lambda: response.read(_CHUNK), b""):
-                            f.write(chunk)
-                            task.advance(len(chunk))
-                if task.total is None or part.stat().st_size == task.total:
-                    return
-                reason = f"the connection ended after {part.stat().st_size} of {task.total:.0f} bytes"
-            except urllib.error.HTTPError as e:
-                if e.code == 416:  # nothing beyond what is here: whole, or of another file
-                    if sha256(part) == remote.sha256:
-                        return
-                    part.unlink()
-                elif e.code < 500 and e.code != 429:
-                    raise DataError(f"{remote.url} answers {e.code} {e.reason}; was it moved?") from e
-                reason = f"{e.code} {e.reason}"
-            except (urllib.error.URLError, OSError) as e:
-                reason = str(getattr(e, "reason", e))
-    raise DataError(
-        f"cannot download {remote.url}: {reason}; what came is kept, run again to go on, "
-        f"or put the file into a folder and name that folder's parent in GROUNDUP_DATA"
-    )

@@ -14,13 +14,14 @@ MAX_CATEGORIES = 1000  # more different texts are no category
 FEW = 50  # different texts are always a category
 SHARE_DIFFERENT = 0.5  # of the known values: more different ones are names, not categories
 MAX_CLASSES = 1000
+_DRESSED = r"[^\p{L}\d]*\d+([., ']\d{3})*([.,]\d+)?[^\p{L}\d]*"
 EXACT = 2**53  # beyond it float64 skips integers
 
 
 def infer(
     con: Any, spill: Spill, where: str, *, target: str | None, classification: bool, dropped: set[str], keys: set[str]
 ) -> tuple[Schema, dict[str, str]]:
-    """A schema that the spilled data keeps, and column -> why it is no feature.
+    """A schema that the spilled data keeps, and column -> what is to be said beside it, such as why it is no feature.
 
     Args:
         dropped: columns that the recipe does not predict from: large integers in them are no fault.
@@ -42,6 +43,10 @@ def infer(
             columns[name], remarks[name] = Column(kind="text", nullable=True, feature=False), "never known"
         elif different == 1 and not nullable and name not in keys:
             columns[name], remarks[name] = Column(kind=kind, nullable=True, feature=False), f"always {str(low)[:40]}"
+        elif name in spill.dates and spill.dates[name].problem and name not in dropped:
+            told = spill.dates[name]
+            columns[name] = Column(kind="datetime", nullable=nullable, format=told.format)
+            remarks[name] = f"or {told.rival}: choose one" if told.rival else told.problem
         elif kind in ("category", "text"):
             columns[name], remark = _category(con, spill, name, known, different, nullable, name in keys)
             if remark:
@@ -60,8 +65,29 @@ def infer(
         elif kind == "number":
             columns[name] = Column(kind="number", nullable=nullable, **_widened(low, high, whole=False))
         else:
-            columns[name] = Column(kind=kind, nullable=nullable)
+            format = spill.dates[name].format if name in spill.dates else None
+            columns[name] = Column(kind=kind, nullable=nullable, format=format)
     return Schema(source=where, columns=columns), remarks
+
+
+def unsettled(spill: Spill, schema: Schema, where: str, draft: str, name: str) -> None:
+    """Stop where a person has to say how dates are written.
+
+    Args:
+        draft, name: what the written schema is called, and what it is to be called.
+
+    Raises:
+        DataError: with the columns, the places and the ways to go on.
+    """
+    complaints = [
+        f"column {c!r} of {where} holds {told.problem}; "
+        + (f'write "{told.format}" or "{told.rival}" as its format in {draft}' if told.rival else "write all in one way")
+        for c, told in spill.dates.items()
+        if told.problem and schema.columns[c].kind == "datetime"
+    ]
+    if complaints:
+        told = f"{draft} holds what was inferred; named {name}, it holds from then on.  Dates written as 2024-12-31 need no format"
+        raise DataError("\n".join([*complaints, f"{told}, and data.drop leaves a column out."]))
 
 
 def _scan(con: Any, spill: Spill) -> dict[str, tuple[int, Any, Any, int]]:
@@ -98,7 +124,20 @@ def _category(con: Any, spill: Spill, name: str, known: int, different: int, nul
         different = max(len(found), different) if len(found) > MAX_CATEGORIES else len(found)
     if key:
         return Column(kind="text", nullable=nullable, feature=False), "keeps rows together"
+    if example := _dressed(con, spill, name, known):
+        told = f"numbers that are not plain, such as {example!r}; write them plainly, or turn them with a cleaning step"
+        return Column(kind="text", nullable=True, feature=False), told + ' (data.decimal: "," reads 12,5)' * (
+            "," in example and "." not in example
+        )
     return Column(kind="text", nullable=True, feature=False), f"about {different} different texts in {known}: a name or free text"
+
+
+def _dressed(con: Any, spill: Spill, name: str, known: int) -> str:
+    """One of the texts where nine in ten are numbers with signs about them (1,234.50, € 3, 12 %), else nothing."""
+    c = quoted(name)
+    query = f"SELECT count(*), min({c}) FROM {_from(spill)} WHERE regexp_full_match({c}, {text(_DRESSED)})"
+    count, example = con.execute(query).fetchone()
+    return str(example) if count >= 0.9 * known else ""
 
 
 def _target(con: Any, spill: Spill, name: str, kind: Kind, classification: bool, different: int, where: str) -> Column:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from groundup.bundle.signature import MISSING_DATETIME, Field
 from groundup.data.sources.base import ArraySource, BadRow, Source, TableSource
 from groundup.data.sources.images import Folder, decoded
-from groundup.data.sources.jsonl import JsonLines
 from groundup.data.sources.npz import Npz
 from groundup.errors import DataError
 from groundup.progress import Progress, Silent
@@ -70,7 +69,8 @@ def _table(source: TableSource, fields: Sequence[Field], work: Path, progress: P
         if missing := [name for name in kinds if name not in there]:
             raise DataError(f"{source.where} lacks {_listed(missing)}, which the bundle needs; it has {_listed(there)}")
         with progress.task("read", None, "rows") as task:
-            spill = reading.spill(source, con, work / "spill.parquet", kinds=kinds, forced={}, limit=None)
+            formats = _formats(source, con, kinds) if source.loose else None
+            spill = reading.spill(source, con, work / "spill.parquet", kinds=kinds, forced={}, limit=None, formats=formats)
             task.advance(spill.n_rows)
     finally:
         con.close()
@@ -79,13 +79,13 @@ def _table(source: TableSource, fields: Sequence[Field], work: Path, progress: P
     start = 0
     for table in reading.pieces(spill.path):
         here = slice(start, start + table.num_rows)
-        bad = reading.unread(table, spill.kinds, start)
+        bad = reading.unread(table, spill, start)
         unknown = {(b.row, b.column) for b in bad}
         inputs = {}
         for f in fields:
             inputs[f.name] = x = tensor(table.column(f.name), f.kind)
             bad += [b for row, why in _misfits(x, f) if (b := BadRow(start + row, f.name, why))[:2] not in unknown]
-        if isinstance(source, JsonLines):
+        if source.objects:
             empty = np.logical_and.reduce([_missing(x) for x in inputs.values()])
             bad += [BadRow(start + int(i), "", "no JSON object, or one with none of the columns") for i in np.flatnonzero(empty)]
         kept = np.ones(table.num_rows, bool)
@@ -93,6 +93,28 @@ def _table(source: TableSource, fields: Sequence[Field], work: Path, progress: P
         told = [b._replace(row=int(rows[b.row])) for b in sorted(bad)]
         yield Piece(rows[here][kept], {name: x[kept] for name, x in inputs.items()}, told)
         start = here.stop
+
+
+def _formats(source: TableSource, con: Any, kinds: dict[str, Any]) -> dict[str, str]:
+    """Datetime column -> how its dates are written, where that is not ISO 8601.
+
+    Raises:
+        DataError: the values do not tell.
+    """
+    from groundup.data import dates, reading
+
+    wanted = [name for name, kind in kinds.items() if kind == "datetime"]
+    found = {}
+    with reading.explaining(source.where):
+        as_text = dict.fromkeys(reading.describe(con, source.relation(con, forgiving=True)), "VARCHAR")
+        relation = f"(SELECT * FROM {source.relation(con, as_text, forgiving=True)} LIMIT {reading.SAMPLE})"
+        for name in wanted:
+            told = dates.find(con, relation, name, reading.SHARE, source.place)
+            if told and told.problem:
+                raise DataError(f"column {name!r} of {source.where} holds {told.problem}; write them as 2024-12-31")
+            if told and told.format:
+                found[name] = told.format
+    return found
 
 
 def _missing(x: NDArray[Any]) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from groundup.data import reading
 from groundup.data import schema as schemas
 from groundup.data.divide import unused
 from groundup.data.enforce import Enforcer
-from groundup.data.infer import infer
+from groundup.data.infer import infer, unsettled
 from groundup.data.job import schema_path
 from groundup.data.settings import Data
 from groundup.data.sources import find
@@ -73,7 +73,8 @@ def _table(section: Data, root: Path, task: str, source: TableSource, work: Path
     try:
         kinds: dict[str, schemas.Kind] | None = {name: c.kind for name, c in declared.columns.items()} if declared else None
         forced: dict[str, schemas.Kind] = {target: "category"} if classification else {}
-        spill = reading.spill(source, con, work / "sample.parquet", kinds=kinds, forced=forced, limit=n)
+        formats = declared.formats() if declared else None
+        spill = reading.spill(source, con, work / "sample.parquet", kinds=kinds, forced=forced, limit=n, formats=formats)
         check_names(section, target, spill.present, source.where)
         if declared is not None:
             schemas.check_columns(declared, list(spill.kinds), source.where, path)
@@ -82,6 +83,7 @@ def _table(section: Data, root: Path, task: str, source: TableSource, work: Path
             keys = {k for k in (section.group, section.time) if k}
             dropped = unused(section, list(spill.kinds), target)
             schema, _ = infer(con, spill, source.where, target=target, classification=classification, dropped=dropped, keys=keys)
+            unsettled(spill, schema, source.where, schemas.draft_of(path).name, path.name)
         enforcer = Enforcer(
             schema, spill, {k for k in (target, section.group, section.time) if k}, unused(section, list(schema.columns), target)
         )

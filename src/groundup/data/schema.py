@@ -11,6 +11,8 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import hashlib
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError, model_validator
 
-from groundup.bundle.files import write_bytes
+from groundup.bundle.files import explaining_storage, fsync_dir, write_bytes
+from groundup.data import dates
 from groundup.errors import SchemaError, StorageError
 from groundup.sections import Section
 
@@ -32,6 +35,8 @@ class Column(Section):
     kind: Kind
     """text is kept for people to read and never predicted from."""
     nullable: bool = False
+    format: str | None = None
+    """How dates stand in text (kind datetime), such as "%d/%m/%Y"; ISO 8601 where it is not given."""
     min: float | dt.datetime | dt.date | None = None
     max: float | dt.datetime | dt.date | None = None
     categories: list[str] | None = None
@@ -49,6 +54,10 @@ class Column(Section):
         for limit in (self.min, self.max):
             if limit is not None and isinstance(limit, dt.date) != (self.kind == "datetime"):
                 raise ValueError(f"{limit!r} is no limit for kind {self.kind}")
+        if self.format is not None:
+            if self.kind != "datetime":
+                raise ValueError(f"format does not apply to kind {self.kind}")
+            dates.check(self.format)
         if self.categories is not None and self.kind != "category":
             raise ValueError(f"categories do not apply to kind {self.kind}")
         return self
@@ -64,6 +73,10 @@ class Schema(Section):
     source: str
     """What the schema was made for."""
     columns: dict[str, Column]
+
+    def formats(self) -> dict[str, str]:
+        """Datetime column -> how its dates stand in text, where that is not ISO 8601."""
+        return {name: column.format for name, column in self.columns.items() if column.format is not None}
 
 
 @dataclass
@@ -85,9 +98,22 @@ class Written:
 _HEAD = """\
 # What each column is and may hold.  Made by looking at the data once; yours to edit; every later run is held to it.
 # kind: number, integer, boolean, category, datetime or text (kept, not predicted from).
+# Dates are ISO 8601 (2024-12-31), or as `format` says: {kind: datetime, format: "%d/%m/%Y"} for 31/12/2024.
 # Limits are what was seen, widened by half of its range; tighten or remove them.  `feature: false` hides a column from the model.
 # To start again, delete this file.
 """
+
+
+def draft_of(path: Path) -> Path:
+    """Where a schema stands until the data that it was inferred from has passed: what is wrong there may be the data."""
+    return path.with_name(f"{path.name}.draft")
+
+
+def accept(path: Path) -> None:
+    """Make the draft the schema that holds from now on."""
+    with explaining_storage(path):
+        os.replace(draft_of(path), path)
+        fsync_dir(path.parent)
 
 
 def write(path: Path, schema: Schema, identity: str, remarks: dict[str, str]) -> None:
@@ -156,6 +182,8 @@ def _scalar(value: str) -> str:
 def _inline(value: Any) -> str:
     if isinstance(value, dt.datetime | dt.date):
         return value.isoformat()
+    if isinstance(value, str) and not value.isprintable():  # on one line, whatever it holds
+        return json.dumps(value)
     return str(yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=float("inf"))).strip()[1:-1]
 
 

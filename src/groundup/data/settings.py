@@ -10,7 +10,7 @@ from groundup.sections import Section
 
 Task = Literal["image-classification", "tabular-classification", "tabular-regression"]
 SPLITS = ("train", "validation", "test")
-MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "?")
+MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "None", "NULL", "null", "?")
 
 
 class Split(Section):
@@ -43,9 +43,14 @@ class Data(Section):
     """Where the data is and how it is divided and checked."""
 
     source: str
-    """A name from `groundup data`, a path (CSV, Parquet, JSON Lines, .npz, a folder of images), or a URL (sqlite:///file, postgresql://...)."""
+    """A name from `groundup data`, a path (CSV, Parquet, JSON Lines, .npz, a folder of images), or an address
+    (https://host/file.csv, sqlite:///file, postgresql://...)."""
     format: Literal["csv", "parquet", "jsonl", "sqlite", "postgresql", "npz", "images"] | None = None
     """What the source is, where its ending does not tell."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the file at a web address: other content is refused, and once it is here no network is needed."""
+    max_download: int = Field(default=10_000_000_000, gt=0)
+    """Bytes that a file at a web address may have."""
     table: str | None = None
     """The table to read from a database."""
     query: str | None = None
@@ -64,6 +69,8 @@ class Data(Section):
     image: Image = Image()
     missing: list[str] = Field(default=list(MISSING))
     """Texts in a CSV that mean "not known"."""
+    decimal: Literal[".", ","] | None = None
+    """What stands before the fraction of a number in a CSV.  By default told by the first lines: `;12,5;` is twelve and a half."""
     schema_: str | None = Field(default=None, alias="schema")
     """File with each column's kind and limits; made on the first run, enforced on later ones.  By default schema.yaml beside the recipe."""
     max_bad_rows: float = Field(default=0.01, ge=0, le=1)
@@ -75,6 +82,8 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Data:
+        if self.sha256 and not self.source.lower().startswith(("http://", "https://")):
+            raise ValueError("`sha256` is of a file at a web address (http://, https://), and `source` is none")
         if self.table and self.query:
             raise ValueError("give `table` or `query`, not both")
         if self.features is not None and (both := sorted(set(self.features) & set(self.drop))):

@@ -17,7 +17,7 @@ from groundup.data import schema as schemas
 from groundup.data.divide import divide, unused
 from groundup.data.enforce import quarantine
 from groundup.data.finish import finish
-from groundup.data.infer import infer
+from groundup.data.infer import infer, unsettled
 from groundup.data.job import Job
 from groundup.data.schema import Schema
 from groundup.data.settings import SPLITS, Data
@@ -28,18 +28,20 @@ from groundup.errors import DataError
 
 def prepare_table(job: Job, source: TableSource, clean: Callable[[Any], Any] | None = None) -> dict[str, Any]:
     """Prepare ``source`` into ``job.out``; returns the facts of the stage's output."""
-    con = reading.connect(job.work)
+    con, inferred = reading.connect(job.work), not job.schema_path.exists()
     try:
         spill, schema, target = _read(job, source, con, clean)
         plan = divide(job, con, spill, schema, target, source.where)
-        transform = fit(job, plan)
-        look_for_giveaways(job, plan)
-        with explaining_storage(job.out):
-            profile = write(job, plan, transform)
     finally:
-        con.close()
+        con.close()  # with it goes the memory that DuckDB holds
+    transform = fit(job, plan)
+    look_for_giveaways(job, plan)
+    with explaining_storage(job.out):
+        profile = write(job, plan, transform)
     facts = finish(job, plan.fields, transform, profile, {name: int((plan.split == i).sum()) for i, name in enumerate(SPLITS)})
     quarantine(job.out / "quarantine.parquet", plan.bad)
+    if inferred:
+        schemas.accept(job.schema_path)
     return facts | {
         "target": target,
         "classes": plan.classes,
@@ -60,8 +62,11 @@ def _read(job: Job, source: TableSource, con: Any, clean: Callable[[Any], Any] |
             source = _cleaned(job, source, con, clean, forced)
         declared = _declared(path, section, source.where)
         kinds: dict[str, schemas.Kind] | None = {n: c.kind for n, c in declared.columns.items()} if declared else None
-        spill = reading.spill(source, con, job.work / "spill.parquet", kinds=kinds, forced=forced, limit=section.limit)
+        formats = declared.formats() if declared else None
+        spill = reading.spill(source, con, job.work / "spill.parquet", kinds=kinds, forced=forced, limit=section.limit, formats=formats)
         task.advance(spill.n_rows)
+    if source.comma:
+        job.note('numbers are read with a comma before the fraction (12,5); if they are not meant so, set data.decimal: "."')
     check_names(section, target, spill.present, source.where)
     if declared is not None:
         for name in schemas.check_columns(declared, spill.present, source.where, path):
@@ -79,7 +84,8 @@ def _read(job: Job, source: TableSource, con: Any, clean: Callable[[Any], Any] |
     )
     for name, why in spill.ignored.items():
         job.note(f"column {name!r} was not read: it {why}")
-    schemas.write(path, inferred, source.identity() if clean is None else "", remarks)
+    schemas.write(schemas.draft_of(path), inferred, source.identity() if clean is None else "", remarks)
+    unsettled(spill, inferred, source.where, schemas.draft_of(path).name, path.name)
     for name, why in remarks.items():
         if name in inferred.columns and name not in section.drop:
             job.note(f"column {name!r} is no feature: {why}")

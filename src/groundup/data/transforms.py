@@ -27,6 +27,7 @@ from groundup.errors import DataError
 
 MOST_CATEGORIES = 64
 RARE = 1e-3  # share of the training rows
+_AT_ONCE = 1 << 16  # dates
 DAY = 86_400_000_000  # microseconds
 HOUR = 3_600_000_000
 EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # 0001-01-01 and the last microsecond of 9999
@@ -116,8 +117,12 @@ def numeric_columns(field: Field, x: Array, origin: int) -> list[NDArray[np.floa
     missing = is_missing(field, x)
     if field.kind != "datetime":
         return [np.where(missing, np.nan, x) if missing.any() else x]
-    parts = date_parts(x, origin)
-    return [np.where(missing, np.nan, part) for part in parts]
+    parts = np.empty((len(PARTS), len(x)))
+    for start in range(0, len(x), _AT_ONCE):  # a date passes through a dozen arrays on its way, so few at a time
+        here = slice(start, start + _AT_ONCE)
+        parts[:, here] = date_parts(x[here], origin)
+    parts[:, missing] = np.nan
+    return list(parts)
 
 
 def date_parts(micros: NDArray[np.int64], origin: int) -> list[NDArray[np.float64]]:
@@ -164,8 +169,7 @@ def fit_table(fields: Sequence[Field], column: Callable[[Field], Any]) -> TableT
             continue
         n = len(values)
         if field.kind == "datetime":
-            known = values[values != MISSING_DATETIME]
-            origin[field.name] = int(np.clip(known.min(), EARLIEST, LATEST)) if len(known) else 0
+            origin[field.name] = _first(values)
         for x in numeric_columns(field, values, origin.get(field.name, 0)):
             median = _median(x)
             x = np.where(np.isnan(x), median, x)
@@ -180,6 +184,11 @@ def fit_table(fields: Sequence[Field], column: Callable[[Field], Any]) -> TableT
         scaler.mean_, scaler.var_ = np.array(means), np.array(variances)
         scaler.scale_, scaler.n_features_in_, scaler.n_samples_seen_ = _scale(scaler.mean_, scaler.var_, n), len(means), n
     return TableTransform(list(fields), origin, imputer, scaler, encoders)
+
+
+def _first(micros: NDArray[np.int64]) -> int:
+    known = micros[micros != MISSING_DATETIME]
+    return int(np.clip(known.min(), EARLIEST, LATEST)) if len(known) else 0
 
 
 def _median(x: NDArray[np.float64]) -> float:

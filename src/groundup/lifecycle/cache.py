@@ -135,10 +135,6 @@ class Cache:
         """Leave in an output what its key was made of."""
         write_json(directory / "key.json", inputs)
 
-    def forget_work(self, stage: str, key: str) -> None:
-        """Remove what a finished stage kept for an interruption."""
-        shutil.rmtree(self.work(stage, key), ignore_errors=True)
-
 
 def _locked(fd: int) -> bool:
     """Take the lock on an open file, if nobody has it."""

@@ -67,6 +67,12 @@ class Comparison:
         shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
         return "\n".join([*shown, *(f"note: {n}" for n in self.notes)])
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from groundup.reporting.fragments import comparison
+
+        return comparison((HEADINGS[0], self.first, self.second, HEADINGS[3]), self.rows(), self.notes)
+
 
 def find_run(run: str, home: Path) -> Path:
     """The folder of a run: its id, the beginning of its id, ``latest``, or its folder.

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from groundup.errors import GroundupError
 from groundup.lifecycle.prepare import Prepared
-from groundup.lifecycle.run import Planned, home_of, plan
+from groundup.lifecycle.record import home_of
+from groundup.lifecycle.run import Planned, plan
 from groundup.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.bundle import Bundle
+from groundup.bundle import Bundle, shown
 from groundup.bundle.files import write_bytes, write_json
 from groundup.bundle.signature import MISSING_DATETIME, Field
 from groundup.errors import DataError, MissingExtraError
@@ -70,6 +70,12 @@ class Monitored:
         before = sum(w.alarm for w in self.windows)
         now = f"drift in {', '.join(drifted)}" if drifted else "no drift"
         return f"{now} in the last window of {last.rows:,} rows; {before} of {len(self.windows)} windows raised the alarm"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return shown.facts(
+            self.sentence, {"bundle": f"{self.bundle.name}, version {self.bundle.version}", "rows": f"{self.rows:,}", "report": self.html}
+        )
 
     def severity(self) -> list[str]:
         """Columns, the most troubled first: by windows drifted, then windows shifted, then the largest change."""

@@ -20,7 +20,9 @@ from pydantic import Field
 import groundup
 from groundup.bundle import Bundle, Proof, Signature, cpu, write_bundle
 from groundup.bundle import Field as SignatureField
+from groundup.bundle.card import FILE as CARD
 from groundup.bundle.card import Card
+from groundup.bundle.files import to_json
 from groundup.bundle.signature import MISSING_DATETIME
 from groundup.compression.schemes import scheme
 from groundup.errors import BundleError
@@ -150,7 +152,7 @@ def package(
             GOLDEN: write_golden(inputs, golden, tolerance=tolerance),
             "profile.json": to_json(profile),
             "proofs.json": to_json([p.to_dict() for p in proofs]),
-            "README.md": card.render().encode(),
+            CARD: card.render().encode(),
         }
         if section.keep_fp32:
             sources.setdefault(scheme("fp32").file, fp32)
@@ -216,11 +218,6 @@ def describe_environment(kind: str) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return found | {"platform": f"{platform.system()} {platform.machine()}", "processor": cpu.description(), "cpu": list(cpu.features())}
-
-
-def to_json(value: Any) -> bytes:
-    """Readable, stable JSON; NaN is refused."""
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _golden_answers(served: Path, fp32: Path, inputs: Arrays, real: int) -> tuple[Arrays, float]:

@@ -9,20 +9,22 @@ So a promotion or a rollback holds even while an MLflow server is down; its alia
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from groundup import metrics as measures
 from groundup.bundle import Bundle, Proof
-from groundup.errors import BundleError, MissingExtraError, ProofError, StorageError
+from groundup.errors import BundleError, ProofError
+from groundup.lifecycle import mirror
+from groundup.lifecycle.mlflow_store import away, registry_uri
 from groundup.lifecycle.paired import Difference
 from groundup.lifecycle.prepare import Prepared
 from groundup.lifecycle.stage import Context, Output
-from groundup.registry import CHAMPION, Event, Registry, Version
+from groundup.registry import Event, Registry, Version
 from groundup.sections import Section
 
 if TYPE_CHECKING:
@@ -107,8 +109,8 @@ def register(
     proofs: list[Proof] = []
     if section.mlflow:
         try:
-            logged, proofs = _log(registry, version, Bundle.open(version.path), evaluated, home, run_id)
-        except _away() as e:
+            logged, proofs = mirror.log(registry, version, Bundle.open(version.path), evaluated, home, run_id)
+        except away() as e:
             notes.append(f"not logged to MLflow: {str(e).splitlines()[0]}")
         if failed := [p for p in proofs if not p.passed]:
             raise ProofError(f"{name} version {version.version}: what MLflow gives back differs from the bundle: {failed[0]}")
@@ -118,9 +120,9 @@ def register(
     why = {"gates": gates, "reasons": reasons or against, "metrics": evaluated.metrics, "compared": [d.model_dump() for d in compared]}
     if not against and before != version.version:
         registry.promote(name, version.version, why, expected=before, check=True)
-    elif against:
+    elif against and not _refused(registry, name, version.version, why):
         registry.refuse(name, version.version, why)
-    if section.mlflow and logged and (problem := follow(registry, name, home)):
+    if section.mlflow and logged and (problem := mirror.follow(registry, name, home)):
         notes.append(problem)
     for line in notes:
         context.progress.note(line)
@@ -138,6 +140,12 @@ def register(
         notes=notes,
         proofs=proofs,
     )
+
+
+def _refused(registry: Registry, name: str, version: int, why: dict[str, Any]) -> bool:
+    """Whether the last thing that happened was this very refusal: a killed registration is made again, its history is not."""
+    last = registry.history(name)[-1]
+    return last.action == "refuse" and last.why == json.loads(json.dumps({"version": version, **why}))
 
 
 def _judge(
@@ -205,7 +213,7 @@ def rollback(name: str, home: Path, to: int | str | None = None, note: Callable[
     if to is not None and not str(to).isdigit():
         raise BundleError(f"expected the number of a version to go back to, got {to!r}; `groundup history {name}` lists them")
     event = registry.rollback(name, None if to is None else int(to))
-    if registry.mirrored(name, _store(home)) and (problem := follow(registry, name, home)):
+    if registry.mirrored(name, registry_uri(home)) and (problem := mirror.follow(registry, name, home)):
         note(problem)
     return event
 
@@ -236,128 +244,3 @@ def history(name: str, home: Path) -> list[dict[str, Any]]:
 def resolve_reference(reference: str, home: Path) -> Path:
     """The bundle folder of ``models:/NAME@champion``, ``models:/NAME/3``, ``models:/NAME/latest``, or of a plain path."""
     return Registry(home).resolve(reference)
-
-
-# ── MLflow's registry ───────────────────────────────────────────────────────────────────────────────
-
-
-def follow(registry: Registry, name: str, home: Path) -> str:
-    """Set MLflow's aliases to what the registry says.  What went wrong, or ""."""
-    from groundup.lifecycle.tracking import connect
-
-    try:
-        client, there = connect(home), registry.mirrored(name, _store(home))
-        for alias, version in registry.aliases(name).items():
-            if version in there:
-                client.set_registered_model_alias(name, alias, there[version])
-            elif alias == CHAMPION:
-                client.delete_registered_model_alias(name, alias)  # better none than a wrong one
-    except _away() as e:
-        return f"MLflow's aliases of {name} could not follow ({str(e).splitlines()[0]}); the next register or rollback sets them"
-    return ""
-
-
-def _log(
-    registry: Registry, version: Version, bundle: Bundle, evaluated: Evaluated, home: Path, run_id: str | None
-) -> tuple[dict[str, str], list[Proof]]:
-    """Log the bundle as a version of MLflow's registry (once), load both flavours back, and hold their answers against the bundle's."""
-    from groundup.lifecycle.tracking import active_store, connect
-    from groundup.registry import flavour
-    from groundup.serving.engine import Engine
-    from groundup.serving.golden import FILE, read_golden
-
-    client, store, name = connect(home), _store(home), version.name
-    golden = read_golden(bundle.read(FILE))
-    number = registry.mirrored(name, store).get(version.version)
-    with active_store(home) as mlflow:
-        if number is None:
-            number = _new_version(mlflow, client, bundle, {k: v[:2] for k, v in golden.inputs.items()}, version, evaluated, home, run_id)
-            registry.mirror(name, version.version, store, number)
-        found = client.get_model_version(name, number)
-        source = f"models:/{name}/{number}"
-        wrapped = mlflow.pyfunc.load_model(source)
-        graph = mlflow.onnx.load_model(source)
-    expected = Engine(bundle).run(golden.inputs)
-    proofs = []
-    frame = wrapped.predict(flavour.to_mlflow(bundle.signature, golden.inputs))
-    pyfunc = {k: np.stack(list(frame[k])) if v.ndim > 1 else frame[k].to_numpy() for k, v in expected.items()}
-    for kind, got in (("python_function", pyfunc), ("onnx", _run_onnx(graph, golden.inputs, list(expected)))):
-        unequal = sum(int((np.asarray(got[k] != v).reshape(len(v), -1).any(1)).sum()) for k, v in expected.items())
-        proofs.append(
-            Proof(
-                link=5,
-                claim=f"{name}: the {kind} model loaded back from MLflow answers as the bundle does",
-                reference=f"bundle {bundle.version}, mlflow {mlflow.__version__}",
-                quantity="answers that differ in any bit",
-                measured=float(unequal),
-                tolerance=0.0,
-                samples=len(next(iter(golden.inputs.values()))),
-            )
-        )
-    return {"uri": store, "name": name, "version": str(number), "run_id": found.run_id or "", "model": source}, proofs
-
-
-def _new_version(
-    mlflow: Any, client: Any, bundle: Bundle, example: Any, version: Version, evaluated: Evaluated, home: Path, run_id: str | None
-) -> str:
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import Model
-
-    from groundup.lifecycle.tracking import experiment_id
-    from groundup.registry import flavour
-
-    experiment = experiment_id(client, version.name, home)
-    own = run_id is None
-    if own:
-        run_id = client.create_run(experiment, run_name=f"register {version.name} {version.version}").info.run_id
-    values = {k: v["value"] for k, v in evaluated.metrics.items() if v.get("value") is not None}
-    for metric, value in values.items():
-        client.log_metric(run_id, f"test.{metric}", value)
-    model = client.create_logged_model(experiment, name=version.name, source_run_id=run_id, tags={"groundup.bundle": bundle.version})
-    Model.log(None, flavour, name=version.name, model_id=model.model_id, run_id=run_id, bundle=bundle, example=example)
-    tags = {
-        "groundup.bundle": bundle.version,
-        "groundup.version": str(version.version),
-        "groundup.compression": str(bundle.compression.get("scheme", "")),
-    }
-    for gate in evaluated.gates:
-        where = f" {gate.where}" if gate.where else ""
-        tags[f"gate.{gate.gate}.{gate.goal}{where}"[:250]] = (
-            f"{'passed' if gate.passed else 'failed'}: {gate.measured} against {gate.bound}"
-        )
-    try:
-        client.create_registered_model(version.name, description="groundup's registry is the truth; these aliases follow it.")
-    except MlflowException as e:
-        if e.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    made = client.create_model_version(version.name, f"models:/{model.model_id}", run_id=run_id, tags=tags, model_id=model.model_id)
-    if own:
-        client.set_terminated(run_id, "FINISHED")
-    return str(made.version)
-
-
-def _run_onnx(graph: Any, inputs: Any, outputs: list[str]) -> dict[str, Any]:
-    """The graph that MLflow gave back, in a session as the engine makes it."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.use_deterministic_compute = True
-    session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return dict(zip(outputs, session.run(outputs, dict(inputs)), strict=True))
-
-
-def _store(home: Path) -> str:
-    from groundup.lifecycle.tracking import registry_uri
-
-    return registry_uri(home)
-
-
-def _away() -> tuple[type[Exception], ...]:
-    """What a store that is down, full, foreign or not installed raises."""
-    try:
-        from mlflow.exceptions import MlflowException
-        from requests import RequestException
-    except ImportError:
-        return (MissingExtraError, StorageError)
-    return (MissingExtraError, StorageError, MlflowException, RequestException)

@@ -13,16 +13,15 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from groundup.bundle import cpu
-from groundup.bundle.files import explaining_storage, make_folder, write_bytes, write_json
-from groundup.bundle.proof import Proof
-from groundup.errors import GroundupError, Interrupted, RecipeError, explaining_imports
+from groundup.bundle.files import explaining_storage, make_folder, write_json
+from groundup.errors import Interrupted, RecipeError, explaining_imports
 from groundup.lifecycle import cache as caching
+from groundup.lifecycle.record import Run, StageRun, home_of
 from groundup.lifecycle.stage import Context
 from groundup.lifecycle.wires import Wires, output_type, stages_of
 from groundup.progress import Progress, Silent
@@ -30,59 +29,6 @@ from groundup.recipe import Recipe
 
 if TYPE_CHECKING:
     from groundup.lifecycle.tracking import Tracker
-
-
-@dataclass
-class StageRun:
-    """One stage of a run.
-
-    Attributes:
-        key: hash of its inputs.
-        cached: whether the output was there already.
-        seconds: time spent in this run (reading the cache, or making the output).
-    """
-
-    name: str
-    key: str
-    path: Path
-    cached: bool
-    seconds: float
-
-
-@dataclass
-class Run:
-    """What a run left: the stages' outputs by name, their proofs, and where the bundle and the report are."""
-
-    id: str
-    recipe: Recipe
-    home: Path
-    stages: dict[str, StageRun] = field(default_factory=dict)
-    outputs: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def proofs(self) -> list[Proof]:
-        """Every proof made on the way, in the order of the chain."""
-        records = [getattr(output, "proofs", None) for output in self.outputs.values()]
-        found = [p for proofs in records if isinstance(proofs, list) for p in proofs]
-        unique = {(p.link, p.claim): p for p in found}
-        return sorted(unique.values(), key=lambda p: p.link)
-
-    @property
-    def bundle(self) -> Path | None:
-        """The published bundle, once the run has made one."""
-        path = self.recipe.root / "build" / "bundle"
-        return path if {"package", "rehearse"} & self.outputs.keys() else None
-
-    @property
-    def report(self) -> Path | None:
-        """The published report, once the run has made one."""
-        return self.recipe.root / "build" / "report.html" if "report" in self.outputs else None
-
-    def _repr_html_(self) -> str:
-        from groundup.reporting.fragments import run_summary
-
-        return run_summary(self.outputs, self.proofs)
 
 
 @dataclass(frozen=True)
@@ -99,11 +45,6 @@ class Planned:
     cached: bool | None
     why: str
     last_seconds: float | None
-
-
-def home_of(recipe: Recipe, home: Path | None = None) -> Path:
-    """The folder of caches, runs and the registry: ``--home``, else ``.groundup`` beside the recipe."""
-    return home if home is not None else recipe.root / ".groundup"
 
 
 def run(
@@ -164,10 +105,9 @@ class _Runner:
         self.cache = caching.Cache(home)
         self.stopping = threading.Event()
         self.wires = Wires(recipe, home)
-        now = datetime.now(UTC)
         self.tracker: Tracker | None = None
-        self.record = Run(f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}", recipe, home)
-        self.started = now.isoformat(timespec="seconds")
+        now = datetime.now(UTC)
+        self.record = Run(f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}", recipe, home, started=now.isoformat(timespec="seconds"))
 
     def run(self, *, until: str, start: str | None) -> Run:
         names = stages_of(self.recipe)
@@ -185,15 +125,15 @@ class _Runner:
                     break
             self._finish_tracking("FINISHED")
             self.record.seconds = time.monotonic() - began
-            self._publish()
-            self._write("finished")
+            self.record.publish()
+            self.record.write("finished")
             self._tidy()
         except BaseException as e:
             stopped = isinstance(e, Interrupted | KeyboardInterrupt)
             self._finish_tracking("KILLED" if stopped else "FAILED", 1.0 if isinstance(e, KeyboardInterrupt) else 30.0)
             self.record.seconds = time.monotonic() - began
             if self.record.stages and not isinstance(e, OSError):
-                self._write("interrupted" if stopped else "failed", str(e))
+                self.record.write("interrupted" if stopped else "failed", str(e))
             raise
         return self.record
 
@@ -268,59 +208,14 @@ class _Runner:
             return None
         return float(json.loads(max(made, key=lambda p: p.stat().st_mtime).read_text())["seconds"])
 
-    def _write(self, status: str, message: str = "") -> None:
-        folder = self.home / "runs" / self.record.id
-        with explaining_storage(folder):
-            make_folder(folder)
-            write_json(
-                folder / "run.json",
-                {
-                    "id": self.record.id,
-                    "status": status,
-                    "message": message,
-                    "started": self.started,
-                    "seconds": self.record.seconds,
-                    "recipe": self.recipe.dump(),
-                    "root": str(self.recipe.root),
-                    "code": caching.code_hash(),
-                    "libraries": caching.environment(),
-                    "cpu": {"name": cpu.description(), "features": list(cpu.features())},
-                    "stages": {
-                        s.name: {"key": s.key, "path": str(s.path), "seconds": s.seconds, "cached": s.cached}
-                        for s in self.record.stages.values()
-                    },
-                    "proofs": [p.to_dict() for p in self.record.proofs],
-                },
-            )
-            write_bytes(self.home / "runs" / "latest", self.record.id.encode())
-
     def _tidy(self) -> None:
-        from groundup.lifecycle.tracking import forget_unfinished
+        """Put right in the tracking store what killed runs left there."""
+        from groundup.lifecycle.mlflow_store import forget_unfinished
+        from groundup.lifecycle.tracking import end_killed
 
         if self.tracker is None:
             forget_unfinished(self.home)
-
-    def _publish(self) -> None:
-        """Put the bundle and the report where a person looks for them: ``build/`` beside the recipe."""
-        from groundup.bundle import Bundle
-        from groundup.bundle.files import whole_directory
-
-        build = self.recipe.root / "build"
-        newest = next((self.record.outputs[s] for s in ("rehearse", "package") if s in self.record.outputs), None)
-        if newest is not None:
-            made = Bundle.open(newest.path / "bundle")
-            target = build / "bundle"
-            try:
-                current = Bundle.open(target).version
-            except GroundupError:
-                current = ""
-            if current != made.version:
-                with whole_directory(target) as folder:
-                    shutil.copytree(made.path, folder, dirs_exist_ok=True)
-        if "report" in self.record.outputs:
-            with explaining_storage(build):
-                make_folder(build)
-                write_bytes(build / "report.html", (self.record.outputs["report"].path / "report.html").read_bytes())
+        end_killed(self.home, self.progress.note)
 
     def _tracking(self, name: str) -> dict[str, Any]:
         """Metrics go to MLflow from the stages that make curves; others need no run there."""

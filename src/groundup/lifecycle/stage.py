@@ -50,6 +50,12 @@ class Output(BaseModel):
         """Inverse of :meth:`save`."""
         return cls.model_validate_json((path / "output.json").read_bytes()).at(path)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from groundup.reporting.fragments import output_summary
+
+        return output_summary(type(self).__name__, self.model_dump(mode="json"))
+
 
 @dataclass(frozen=True)
 class Context:

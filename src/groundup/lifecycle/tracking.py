@@ -1,153 +1,34 @@
 """tracking: what a run was given and what it measured, recorded in MLflow without ever holding the run up.
 
 The loop hands its numbers to a queue; one thread imports MLflow (seconds), opens the store and writes in batches.
-Without ``MLFLOW_TRACKING_URI`` the store is embedded: ``<home>/mlflow.db`` (SQLite, write-ahead log) with artifacts in
-``<home>/mlartifacts``; with it, the server it names.  A store that fails is noted and tried again until the run ends;
-it stops nothing unless ``required``.  MLflow's own usage reporting is switched off.
+A store that fails is noted and tried again until the run ends; it stops nothing.  A process that is killed leaves its
+MLflow run RUNNING; :func:`end_killed`, called by the next run in the same home, marks it KILLED.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import logging
+import json
 import os
 import secrets
-import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from groundup.errors import GroundupError, MissingExtraError, StorageError
+from groundup.bundle.files import explaining_storage
+from groundup.errors import MissingExtraError
+from groundup.lifecycle.mlflow_store import away, connect, experiment_id, tracking_uri
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+Number = tuple[str, float, int, int]
+"""Name, value, milliseconds since 1970, step."""
 MAX_BATCH = 1000  # MLflow's limit on metrics in one call
-MAX_WAITING = 100_000  # numbers kept in memory while a store does not answer; the oldest go first
-
-
-class TrackingError(GroundupError):
-    """The tracking store failed and tracking was required."""
-
-
-def import_mlflow() -> Any:
-    """MLflow, without its usage reporting and its notes about making tables.
-
-    Raises:
-        MissingExtraError: MLflow is not installed.
-    """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    # A server that is down answers after 7 tries and minutes by default; the queue tries again anyway.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    try:
-        import mlflow
-    except ImportError as e:
-        raise MissingExtraError("mlflow", "train", "recording runs") from e
-    for name in ("mlflow", "alembic"):
-        if logging.getLogger(name).getEffectiveLevel() < logging.WARNING:
-            logging.getLogger(name).setLevel(logging.WARNING)
-    return mlflow
-
-
-def tracking_uri(home: Path) -> str:
-    """``MLFLOW_TRACKING_URI``, or the embedded store below ``home``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.resolve() / 'mlflow.db'}"
-
-
-def registry_uri(home: Path) -> str:
-    """``MLFLOW_REGISTRY_URI``, or where runs are tracked."""
-    return os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri(home)
-
-
-def connect(home: Path) -> Any:
-    """An ``MlflowClient`` on the store of ``home``, which is made if it is not there.
-
-    Making the tables is serialised by a lock, since two processes that make them at once break MLflow's migrations.
-    """
-    mlflow = import_mlflow()
-    uri = tracking_uri(home)
-    if not uri.startswith(f"sqlite:///{home.resolve()}"):
-        return mlflow.MlflowClient(tracking_uri=uri, registry_uri=registry_uri(home))
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with open(home / ".mlflow.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (home / "mlflow.db").exists():
-                _make_tables(mlflow, home)
-            with closing(sqlite3.connect(home / "mlflow.db", timeout=30)) as database:
-                database.execute("PRAGMA journal_mode=WAL")
-            client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=registry_uri(home))
-            client.search_experiments(max_results=1)
-            return client
-    except (OSError, sqlite3.Error) as e:
-        raise StorageError(f"cannot open {home / 'mlflow.db'}: {e}; free the disk or choose another folder with GROUNDUP_HOME") from e
-
-
-def _make_tables(mlflow: Any, home: Path) -> None:
-    """Make ``mlflow.db`` under another name first: MLflow never recovers from tables that a kill or a full disk left half made."""
-    _sweep(home)
-    unfinished = home / f".mlflow.db.{secrets.token_hex(4)}.making"  # MLflow keeps what it opened under this name
-    uri = f"sqlite:///{unfinished.resolve()}"
-    try:
-        mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
-        os.replace(unfinished, home / "mlflow.db")
-    finally:
-        _sweep(home)
-
-
-def _sweep(home: Path) -> None:
-    for leftover in home.glob(".mlflow.db.*.making*"):
-        leftover.unlink(missing_ok=True)
-
-
-def forget_unfinished(home: Path) -> None:
-    """Remove a database that a killed run left half made, unless another process is making one."""
-    if (home / ".mlflow.lock").exists():
-        with open(home / ".mlflow.lock") as lock, contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _sweep(home)
-
-
-def experiment_id(client: Any, name: str, home: Path) -> str:
-    """Id of the experiment ``name``, made (or taken out of the bin) where needed."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        embedded = tracking_uri(home).startswith("sqlite:")
-        place = (home.resolve() / "mlartifacts" / name).as_uri() if embedded else None
-        try:
-            return str(client.create_experiment(name, artifact_location=place))
-        except MlflowException:
-            found = client.get_experiment_by_name(name)  # another process was quicker
-            if found is None:
-                raise
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
-
-
-@contextmanager
-def active_store(home: Path) -> Iterator[Any]:
-    """MLflow's module functions (``log_model``, ``load_model``) on the store of ``home``; put back afterwards.
-
-    Through the environment, which they read, because ``mlflow.set_tracking_uri`` writes it and cannot be taken back.
-    """
-    mlflow = import_mlflow()
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(home)
-    try:
-        yield mlflow
-    finally:
-        if before is None:
-            del os.environ["MLFLOW_TRACKING_URI"]
-        else:
-            os.environ["MLFLOW_TRACKING_URI"] = before
+MAX_WAITING = 100_000  # steps' numbers kept in memory while a store does not answer; the oldest go first
+PROCESS = "groundup.process"
+"""Tag of an MLflow run: the name of its file in ``<home>/running``, locked by the process that writes the run as long as it lives."""
 
 
 class Tracker:
@@ -161,51 +42,44 @@ class Tracker:
         home: groundup's folder; holds the embedded store.
         experiment: MLflow experiment, the recipe's name.
         note: told in one line about a store that fails.
-        required: a store that failed raises :class:`TrackingError` from :meth:`finish`.
 
     Attributes:
         run_id: MLflow's id of the run, once the thread has made it.
         lost: numbers that could not be written.
     """
 
-    def __init__(self, home: Path, *, experiment: str, note: Callable[[str], Any] = lambda text: None, required: bool = False) -> None:
-        self.home, self.experiment, self.note, self.required = home, experiment, note, required
+    def __init__(self, home: Path, *, experiment: str, note: Callable[[str], Any] = lambda text: None) -> None:
+        self.home, self.experiment, self.note = home, experiment, note
         self.run_id: str | None = None
         self.lost = 0
-        self._waiting: deque[tuple[str, Any]] = deque()
+        self._waiting: deque[list[Number]] = deque()
         self._wake = threading.Event()
         self._ending = threading.Event()
         self._status: Status = "FINISHED"
         self._failure: Exception | None = None
         self._thread: threading.Thread | None = None
+        self._alive: _Alive | None = None
 
-    def start(self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> Tracker:
+    def start(self, run_name: str, params: Mapping[str, Any]) -> Tracker:
         """Begin the run; returns at once."""
         if self._thread is not None:
             raise ValueError("this tracker has started already; make another one for another run")
-        self._thread = threading.Thread(target=self._write, args=(run_name, dict(params), dict(tags or {})), name="tracking", daemon=True)
+        self._thread = threading.Thread(target=self._write, args=(run_name, dict(params)), name="tracking", daemon=True)
         self._thread.start()
         return self
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Queue numbers of one step."""
+        if self._ending.is_set():
+            return
         now = int(time.time() * 1000)
-        self._put("metrics", [(name, float(value), now, int(step)) for name, value in metrics.items()])
-
-    def log_artifacts(self, path: Path, name: str | None = None) -> None:
-        """Queue a file, or a folder's files, to be stored under ``name``; it must stay until :meth:`finish`."""
-        self._put("artifacts", (Path(path), name))
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Queue tags of the run."""
-        self._put("tags", dict(tags))
+        self._waiting.append([(name, float(value), now, int(step)) for name, value in metrics.items()])
+        while len(self._waiting) > MAX_WAITING:
+            self.lost += len(self._waiting.popleft())
+        self._wake.set()
 
     def finish(self, status: Status = "FINISHED", timeout: float = 30.0) -> str | None:
-        """Write what waits, end the run, and return its id (None if the store never answered within ``timeout`` seconds).
-
-        Raises:
-            TrackingError: something could not be written and tracking is ``required``.
-        """
+        """Write what waits, end the run, and return its id (None if the store never answered within ``timeout`` seconds)."""
         if self._thread is None:
             return None
         self._status = status
@@ -214,32 +88,23 @@ class Tracker:
         self._thread.join(timeout)
         if self._thread.is_alive():
             self._failure = self._failure or TimeoutError(f"no answer within {timeout:g} s")
-        self.lost += sum(_size(item) for item in self._waiting)
+        self.lost += sum(map(len, self._waiting))
         if self._failure is not None and (self.lost or self.run_id is None or self._thread.is_alive()):
-            text = f"tracking: {self.lost} numbers were not written to {tracking_uri(self.home)}: {_line(self._failure)}"
-            if self.required:
-                raise TrackingError(f"{text}; start the store and run again, or do not require tracking") from self._failure
-            self.note(text)
+            self.note(f"tracking: {self.lost} numbers were not written to {tracking_uri(self.home)}: {_line(self._failure)}")
         return self.run_id
 
-    def _put(self, kind: str, value: Any) -> None:
-        if self._ending.is_set():
-            return
-        self._waiting.append((kind, value))
-        while len(self._waiting) > MAX_WAITING:
-            self.lost += _size(self._waiting.popleft())
-        self._wake.set()
-
-    def _write(self, run_name: str, params: dict[str, Any], tags: dict[str, str]) -> None:
+    def _write(self, run_name: str, params: dict[str, Any]) -> None:
         client, delay = None, 1.0
         while True:
             ending = self._ending.is_set()
             try:
                 if client is None:
-                    client = self._begin(run_name, params, tags)
+                    client = self._begin(run_name, params)
                 self._flush(client)
                 if ending:
                     client.set_terminated(self.run_id, self._status)
+                    if self._alive:
+                        self._alive.over()
                     return
                 delay = 1.0
                 self._wake.wait()
@@ -254,11 +119,13 @@ class Tracker:
                 self._ending.wait(delay)
                 delay = min(delay * 2, 30.0)
 
-    def _begin(self, run_name: str, params: dict[str, Any], tags: dict[str, str]) -> Any:
+    def _begin(self, run_name: str, params: dict[str, Any]) -> Any:
         client = connect(self.home)
         from mlflow.entities import Param
 
         if self.run_id is None:
+            self._alive = self._alive or _Alive(self.home, self.experiment)
+            tags = {PROCESS: self._alive.path.name}
             run = client.create_run(experiment_id(client, self.experiment, self.home), run_name=run_name, tags=tags)
             self.run_id = str(run.info.run_id)
         items = [Param(name, str(value)[:6000]) for name, value in params.items()]
@@ -268,35 +135,84 @@ class Tracker:
 
     def _flush(self, client: Any) -> None:
         """Write all that waits; what could not be written is back in the queue, in order, when this raises."""
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import Metric
 
         while self._waiting:
-            taken: list[tuple[str, Any]] = [self._waiting.popleft()]
+            taken = [self._waiting.popleft()]
+            while self._waiting and sum(map(len, taken)) + len(self._waiting[0]) <= MAX_BATCH:
+                taken.append(self._waiting.popleft())
+            entries = [Metric(*number) for numbers in taken for number in numbers]
             try:
-                kind, value = taken[0]
-                if kind == "metrics":
-                    while self._waiting and self._waiting[0][0] == kind and sum(map(_size, taken)) + _size(self._waiting[0]) <= MAX_BATCH:
-                        taken.append(self._waiting.popleft())
-                    entries = [Metric(*entry) for _, entries in taken for entry in entries]
-                    for start in range(0, len(entries), MAX_BATCH):
-                        client.log_batch(self.run_id, metrics=entries[start : start + MAX_BATCH])
-                elif kind == "tags":
-                    client.log_batch(self.run_id, tags=[RunTag(name, text) for name, text in value.items()])
-                else:
-                    path, name = value
-                    (client.log_artifacts if path.is_dir() else client.log_artifact)(self.run_id, str(path), name)
+                for start in range(0, len(entries), MAX_BATCH):
+                    client.log_batch(self.run_id, metrics=entries[start : start + MAX_BATCH])
             except Exception as e:
                 if getattr(e, "error_code", "") == "INVALID_PARAMETER_VALUE":  # trying again cannot help
-                    self.lost += sum(map(_size, taken))
+                    self.lost += len(entries)
                     self.note(f"tracking: refused by the store: {_line(e)}")
                     continue
                 self._waiting.extendleft(reversed(taken))
                 raise
 
 
-def _size(item: tuple[str, Any]) -> int:
-    return len(item[1]) if item[0] == "metrics" else 1
-
-
 def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+# ── runs of killed processes ────────────────────────────────────────────────────────────────────────
+
+
+class _Alive:
+    """A locked file that says into which store and experiment this process writes a run; the system unlocks it when the process dies."""
+
+    def __init__(self, home: Path, experiment: str) -> None:
+        folder = home / "running"
+        with explaining_storage(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.path = folder / secrets.token_hex(8)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            os.write(self._fd, json.dumps([tracking_uri(home), experiment]).encode())
+
+    def over(self) -> None:
+        """The run has ended in the store as well."""
+        self.path.unlink(missing_ok=True)
+        os.close(self._fd)
+
+
+def end_killed(home: Path, note: Callable[[str], Any] = lambda text: None) -> int:
+    """Mark KILLED the MLflow runs that processes of this home left RUNNING when they died.  Gives how many.
+
+    MLflow is not even imported where no process died.  Runs in a store that is away, or is not the present one, wait for a later call.
+    """
+    ended = 0
+    for path in sorted((home / "running").glob("*")):
+        with open(path, "rb") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # its process is alive
+                continue
+            written = f.read()
+            store, experiment = json.loads(written) if written else ("", "")  # nothing written: killed before it had a run
+            if store == tracking_uri(home):
+                try:
+                    ended += _end(home, experiment, path.name)
+                except away() as e:
+                    note(f"a killed run is still RUNNING in {store} ({_line(e)}); a later run here will mark it")
+                    continue
+            elif store:
+                continue
+            path.unlink(missing_ok=True)
+    return ended
+
+
+def _end(home: Path, experiment: str, process: str) -> int:
+    """End what a dead process left RUNNING."""
+    client = connect(home)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:  # killed before it was made
+        return 0
+    runs = client.search_runs([found.experiment_id], filter_string=f"tags.`{PROCESS}` = '{process}'")
+    left = [run for run in runs if run.info.status == "RUNNING"]
+    for run in left:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return len(left)

@@ -33,8 +33,12 @@ class Finding:
     detail: str
 
 
-def validate(recipe: Recipe) -> list[Finding]:
-    """Check a recipe that could be read: goals, libraries, steps, data sample, model, folder."""
+def validate(recipe: Recipe, home: Path | None = None) -> list[Finding]:
+    """Check a recipe that could be read: goals, libraries, steps, data sample, model, folder.
+
+    Args:
+        home: as the run would be given it; what is made goes there.
+    """
     findings: list[Finding] = []
     prepared: list[Prepared] = []
 
@@ -57,7 +61,7 @@ def validate(recipe: Recipe) -> list[Finding]:
         check("data", sample)
         if prepared:
             check("model", lambda: _model(recipe, prepared[0]))
-        check("folder", lambda: _folder(recipe.root))
+        check("folder", lambda: _folder(recipe.root if home is None else home))
     return findings
 
 
@@ -115,10 +119,12 @@ def _model(recipe: Recipe, prepared: Prepared) -> str:
     return f"{resolved.name}: {size.parameters:,} parameters, {size.macs or 0:,} multiplications an answer"
 
 
-def _folder(root: Path) -> str:
-    if not os.access(root, os.W_OK):
-        raise RecipeError(f"{root} cannot be written; copy the recipe to a folder of yours, or use --home for caches")
-    free = shutil.disk_usage(root).free
+def _folder(folder: Path) -> str:
+    """Whether a run can write there; a home is made where there is none."""
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise RecipeError(f"{folder} cannot be written; choose a folder of yours with --home: it takes all that a run makes")
+    free = shutil.disk_usage(there).free
     if free < _FREE:
-        raise RecipeError(f"{root}: {free / 1e6:.0f} MB are left on this disk; free at least {_FREE / 1e6:.0f} MB")
+        raise RecipeError(f"{folder}: {free / 1e6:.0f} MB are left on this disk; free at least {_FREE / 1e6:.0f} MB")
     return f"writable, {free / 1e9:.1f} GB free"

@@ -7,11 +7,15 @@ Every stage has one method here that hands it its section and the outputs before
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from groundup.bundle import cpu
+from groundup.bundle.files import make_folder
+from groundup.data.job import schema_path
+from groundup.data.settings import Data
 from groundup.lifecycle import cache as caching
 from groundup.lifecycle.stage import Context, Output
 from groundup.lifecycle.steps import StepOutput, cleaner, run_step, step_hash
@@ -80,7 +84,7 @@ class Wires:
                 from groundup.data import fingerprint
 
                 steps = {s.name: step_hash(s, r.root) for s in r.steps if s.after == "source"}
-                return {"task": r.task, "data": fingerprint(r.data, r.root), "section": _plain(r.data), "steps": steps}
+                return {"task": r.task, "data": fingerprint(self._data(), r.root), "section": _plain(r.data), "steps": steps}
             case "tune":
                 model, train = r.model, r.train
                 return {"section": _plain(r.tune), "model": self._model_plain(model), "train": _plain(train)}
@@ -111,7 +115,7 @@ class Wires:
         """The model and train sections with the best setting of tune in them."""
         if "tune" not in self.outputs:
             return self.recipe.model, self.recipe.train
-        from groundup.lifecycle.tune import apply
+        from groundup.lifecycle.overrides import apply
 
         return apply(self.outputs["tune"].overrides, self.recipe.model, self.recipe.train)
 
@@ -122,11 +126,23 @@ class Wires:
         wire: Callable[[Path, Context], Output] = getattr(self, f"_{name}")
         return wire(out, context)
 
+    def _data(self) -> Data:
+        """The data section; its schema stands in the home where the recipe's folder cannot be written and has none."""
+        data, root = self.recipe.data, self.recipe.root
+        if data.schema_ is not None or schema_path(data, root).exists() or os.access(root, os.W_OK):
+            return data
+        return data.model_copy(update={"schema_": str(self.home.resolve() / "build" / self.recipe.name / "schema.yaml")})
+
     def _prepare(self, out: Path, context: Context) -> Output:
         from groundup.lifecycle.prepare import prepare
 
         clean = cleaner([s for s in self.recipe.steps if s.after == "source"], self.recipe.root)
-        return prepare(self.recipe.data, task=self.recipe.task, out=out, context=context, clean=clean)
+        data = self._data()
+        if data is not self.recipe.data:
+            path = schema_path(data, self.recipe.root)
+            make_folder(path.parent)
+            context.progress.note(f"{self.recipe.root} cannot be written; a schema is looked for, and written, at {path}")
+        return prepare(data, task=self.recipe.task, out=out, context=context, clean=clean)
 
     def _tune(self, out: Path, context: Context) -> Output:
         from groundup.lifecycle.tune import tune

@@ -11,7 +11,6 @@ Arrays are kept by reference until the thread has read them: do not write into t
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -30,6 +29,7 @@ from groundup.monitoring.settings import Monitor
 
 Array = NDArray[Any]
 Batch = tuple[float, dict[str, Array], dict[str, Array], Sequence[str] | None]
+_log = logging.getLogger("groundup.monitoring")
 _LINGER_S = 0.05  # how long batches gather: one pass over many small batches costs as much as over one of them
 _TICK_S = 1.0  # how often clocks are looked at when nothing comes
 _ROWS_AT_ONCE = 16_384
@@ -38,7 +38,7 @@ _OVERHEAD = 2_048  # bytes that a batch costs beside its arrays
 
 
 def _to_log(event: dict[str, Any]) -> None:
-    logging.getLogger("groundup.monitoring").warning(json.dumps(event, ensure_ascii=False))
+    _log.warning(event["event"], extra=event)
 
 
 class Live:
@@ -132,10 +132,10 @@ class Live:
         """A fault in watching must not end the watching, let alone the serving: it is counted, shown and logged."""
         try:
             action(*args)
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001
             self.errors += 1
             self.last_error = f"{type(e).__name__}: {e}"
-            logging.getLogger("groundup.monitoring").exception("the monitor failed on a batch; serving goes on")
+            _log.exception("the monitor failed on a batch; serving goes on")
 
     def _take(self, group: list[Batch]) -> None:
         inputs, outputs = _joined([b[1] for b in group]), _joined([b[2] for b in group])

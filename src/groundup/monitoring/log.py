@@ -6,16 +6,20 @@ Columns: ``time`` (UTC), ``request_id``, ``version`` of the bundle, the groups `
 A file appears under its name whole, or not at all; it is never changed afterwards.  Rows since the last rotation are
 in memory: a killed process loses them (at most ``rotate-s`` seconds' worth), ``close()`` loses none.  While the folder
 cannot be written, rows are held up to ``rotate-mb`` and retried; then new ones are dropped and counted.  Serving goes on.
+
+Names say when a file was written and sort in the order of writing, even if the clock is set back: a name is never before
+the newest one in the folder.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,8 @@ from groundup.monitoring.settings import LogSettings
 Array = NDArray[Any]
 METADATA_KEY = "groundup"  # of the file's metadata: {"signature": ..., "version": ...}
 PATTERN = "predictions-*.parquet"
+_STAMP = "%Y%m%dT%H%M%S.%fZ"
+_log = logging.getLogger("groundup.monitoring")
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 _STALE_S = 3600.0  # a temporary file older than this was left by a killed process
 
@@ -39,7 +45,7 @@ class PredictionLog:
     """Writes one server's log.  Used by one thread; several servers may share the folder.
 
     Attributes:
-        degraded: why the last rotation failed, or None.
+        degraded: why the last rotation failed, or old files could not be deleted; None while all is well.
         errors: rotations that failed; lost_rows: rows dropped because of it; files, rows: written so far.
     """
 
@@ -51,9 +57,11 @@ class PredictionLog:
         self.settings, self.signature, self.version, self._monotonic = settings, signature, version, monotonic
         self.folder = settings.path
         self.degraded: str | None = None
+        self._holding = False  # the last write failed
         self.errors = self.lost_rows = self.files = self.rows = 0
         self._process = os.urandom(4).hex()  # process ids repeat across containers
         self._retry_at, self._retry_s = 0.0, _FIRST_RETRY_S
+        self._stamp = _newest(self.folder)
         self._open()
         self._clean()
 
@@ -82,7 +90,7 @@ class PredictionLog:
             if x is None or len(x) != n:
                 raise ValueError(f"expected {n} rows of {'.'.join(column.path)}, got {'none' if x is None else len(x)}")
             batch.append(x)
-        if self.degraded and self.nbytes >= self.settings.rotate_mb * 1e6:
+        if self._holding and self.nbytes >= self.settings.rotate_mb * 1e6:
             self.lost_rows += n
         else:
             for column, x in zip(self._columns, batch, strict=True):
@@ -104,7 +112,7 @@ class PredictionLog:
         if not self.pending or self._monotonic() < self._retry_at:
             return
         old = self._monotonic() - self._opened >= self.settings.rotate_s
-        if old or self.degraded or self.pending >= self.settings.rotate_rows or self.nbytes >= self.settings.rotate_mb * 1e6:
+        if old or self._holding or self.pending >= self.settings.rotate_rows or self.nbytes >= self.settings.rotate_mb * 1e6:
             self.rotate()
 
     def rotate(self) -> None:
@@ -114,15 +122,21 @@ class PredictionLog:
             return
         facts = json.dumps({"signature": asdict(self.signature), "version": self.version}, ensure_ascii=False)
         data, n = write(self._columns, {METADATA_KEY: facts}), self.pending
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        self._stamp = max(datetime.now(UTC), self._stamp + timedelta(microseconds=1))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_bytes(self.folder / f"predictions-{stamp}-{self._process}-{self.files:06d}.parquet", data)
+            write_bytes(self.folder / f"predictions-{self._stamp.strftime(_STAMP)}-{self._process}-{self.files:06d}.parquet", data)
         except (OSError, StorageError) as e:
             self.errors += 1
+            if not self._holding:  # said once, not at every retry
+                self._holding = True
+                _log.warning("the prediction log cannot be written: %s; serving goes on, rows are held and then dropped", e)
             self.degraded = f"{type(e).__name__}: {e}"
             self._retry_at, self._retry_s = self._monotonic() + self._retry_s, min(2 * self._retry_s, _LAST_RETRY_S)
             return
+        if self._holding:
+            self._holding = False
+            _log.info("the prediction log can be written again; %d rows were dropped", self.lost_rows)
         self.degraded, self._retry_at, self._retry_s = None, 0.0, _FIRST_RETRY_S
         self.files += 1
         self.rows += n
@@ -135,7 +149,7 @@ class PredictionLog:
     def close(self) -> None:
         """Write what is pending; rows that cannot be written are counted as lost."""
         self.rotate()
-        if self.degraded:
+        if self._holding:
             self.lost_rows += self.pending
             self._open()
 
@@ -151,6 +165,16 @@ class PredictionLog:
                     path.unlink(missing_ok=True)
         except OSError as e:
             self.degraded = f"cannot clean the folder: {e}"
+
+
+def _newest(folder: Path) -> datetime:
+    """When the newest file of the folder says that it was written; long ago where there is none."""
+    for path in reversed(log_files(folder)):
+        try:
+            return datetime.strptime(path.name.split("-")[1], _STAMP).replace(tzinfo=UTC)
+        except ValueError:  # a file of somebody else's
+            continue
+    return datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def log_files(folder: Path) -> list[Path]:

@@ -80,7 +80,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _searchable(self) -> Self:
         if self.tune is not None:
-            from groundup.lifecycle.tune import check_space
+            from groundup.lifecycle.overrides import check_space
 
             check_space(self.tune, self.model, self.train)
         return self

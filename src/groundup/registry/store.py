@@ -5,11 +5,10 @@
 
 What it promises, and how:
 
-- an acknowledged promotion survives SIGKILL and power loss: write-ahead log with ``synchronous = FULL``, the bundle's files
-  are on disk before the row that names them is;
+- an acknowledged promotion survives SIGKILL and power loss: the database is durable (:mod:`groundup.registry.database`), and the
+  bundle's files are on disk before the row that names them is;
 - alias and history entry change in one transaction, so they never disagree;
-- processes are serialised by ``BEGIN IMMEDIATE``; a reader never waits;
-- history and versions are append-only, held by triggers and not by good manners.
+- history and versions are append-only.
 
 The champion before the champion is found by replaying the history: a promotion pushes, a rollback pops.  So two
 rollbacks go two steps back, and not back and forth.
@@ -24,38 +23,20 @@ import re
 import shutil
 import socket
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from groundup.bundle import Bundle
-from groundup.bundle.files import explaining_storage, fsync_dir, whole_directory
-from groundup.errors import BundleError, BusyError, StorageError
+from groundup.bundle.files import fsync_dir, whole_directory
+from groundup.errors import BundleError, BusyError
+from groundup.registry.database import reading, writing
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+|latest))")
-_BUSY_SECONDS = 60.0
-_SCHEMA = (
-    """CREATE TABLE version (
-        name TEXT NOT NULL, version INTEGER NOT NULL, content TEXT NOT NULL, created TEXT NOT NULL,
-        metrics TEXT NOT NULL, gates TEXT NOT NULL, PRIMARY KEY (name, version), UNIQUE (name, content))""",
-    """CREATE TABLE alias (
-        name TEXT NOT NULL, alias TEXT NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (name, alias),
-        FOREIGN KEY (name, version) REFERENCES version (name, version))""",
-    """CREATE TABLE history (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, time TEXT NOT NULL, action TEXT NOT NULL,
-        before INTEGER, after INTEGER, who TEXT NOT NULL, why TEXT NOT NULL)""",
-    """CREATE TABLE mirror (
-        name TEXT NOT NULL, version INTEGER NOT NULL, store TEXT NOT NULL, elsewhere TEXT NOT NULL, PRIMARY KEY (name, version, store))""",
-    "CREATE TRIGGER history_is_kept BEFORE UPDATE ON history BEGIN SELECT RAISE(ABORT, 'history is append-only'); END",
-    "CREATE TRIGGER history_is_all BEFORE DELETE ON history BEGIN SELECT RAISE(ABORT, 'history is append-only'); END",
-    "CREATE TRIGGER versions_stay BEFORE UPDATE ON version BEGIN SELECT RAISE(ABORT, 'versions never change'); END",
-    "CREATE TRIGGER versions_are_kept BEFORE DELETE ON version BEGIN SELECT RAISE(ABORT, 'versions never go'); END",
-)
 
 
 @dataclass(frozen=True)
@@ -121,7 +102,7 @@ class Registry:
         """Copy ``bundle`` in as the next version of ``name`` and make it challenger.  The same content again is the same version."""
         if not _NAME.fullmatch(name):
             raise BundleError(f"model name {name!r}: expected letters, digits, '.', '_', '-', at most 128, a letter or digit first")
-        with self._writing() as db:
+        with writing(self.file, make=True) as db:
             row = db.execute("SELECT version FROM version WHERE name = ? AND content = ?", (name, bundle.version)).fetchone()
             if row is None:
                 (number,) = db.execute("SELECT coalesce(max(version), 0) + 1 FROM version WHERE name = ?", (name,)).fetchone()
@@ -146,7 +127,7 @@ class Registry:
         Args:
             check: refuse with :class:`BusyError` if the champion is no longer ``expected`` (what the gates compared it with).
         """
-        with self._writing() as db:
+        with writing(self.file) as db:
             self._known(db, name, version)
             now = self._alias(db, name, CHAMPION)
             if check and now != expected:
@@ -157,14 +138,14 @@ class Registry:
 
     def refuse(self, name: str, version: int, why: Mapping[str, Any]) -> Event:
         """Record that ``version`` stays challenger, and why."""
-        with self._writing() as db:
+        with writing(self.file) as db:
             self._known(db, name, version)
             champion = self._alias(db, name, CHAMPION)
             return self._record(db, name, "refuse", champion, champion, {"version": version, **why})
 
     def rollback(self, name: str, to: int | None = None, why: Mapping[str, Any] | None = None) -> Event:
         """The champion before the present one, or version ``to`` if it was champion once, is champion again."""
-        with self._writing() as db:
+        with writing(self.file) as db:
             stack = _champions(self._events(db, name))
             if not stack:
                 raise BundleError(f"{name} has no champion to roll back from; {self._names(db)}")
@@ -181,27 +162,27 @@ class Registry:
 
     def champion(self, name: str) -> int | None:
         """Version of the champion, or None."""
-        with self._reading() as db:
+        with reading(self.file) as db:
             return self._alias(db, name, CHAMPION) if db else None
 
     def aliases(self, name: str) -> dict[str, int]:
         """Alias -> version."""
-        with self._reading() as db:
+        with reading(self.file) as db:
             return dict(db.execute("SELECT alias, version FROM alias WHERE name = ?", (name,)).fetchall()) if db else {}
 
     def history(self, name: str) -> list[Event]:
         """Everything that happened to ``name``, oldest first."""
-        with self._reading() as db:
+        with reading(self.file) as db:
             return self._events(db, name) if db else []
 
     def names(self) -> list[str]:
         """All registered names."""
-        with self._reading() as db:
+        with reading(self.file) as db:
             return [n for (n,) in db.execute("SELECT DISTINCT name FROM version ORDER BY name")] if db else []
 
     def versions(self, name: str) -> list[Version]:
         """All versions of ``name``, oldest first."""
-        with self._reading() as db:
+        with reading(self.file) as db:
             rows = db.execute("SELECT * FROM version WHERE name = ? ORDER BY version", (name,)).fetchall() if db else []
         return [Version(n, v, c, t, json.loads(m), json.loads(g), self._folder(n, v) / "bundle") for n, v, c, t, m, g in rows]
 
@@ -235,7 +216,7 @@ class Registry:
 
     def mirrored(self, name: str, store: str) -> dict[int, str]:
         """Version here -> version in the other registry ``store``."""
-        with self._reading() as db:
+        with reading(self.file) as db:
             return (
                 dict(db.execute("SELECT version, elsewhere FROM mirror WHERE name = ? AND store = ?", (name, store)).fetchall())
                 if db
@@ -244,54 +225,11 @@ class Registry:
 
     def mirror(self, name: str, version: int, store: str, elsewhere: str) -> None:
         """Remember that ``version`` is known as ``elsewhere`` in the registry ``store``."""
-        with self._writing() as db:
+        with writing(self.file) as db:
             db.execute("INSERT OR REPLACE INTO mirror VALUES (?, ?, ?, ?)", (name, version, store, elsewhere))
 
     def _folder(self, name: str, version: int) -> Path:
         return self.home / "registry" / name / str(version)
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction that holds the registry."""
-        with explaining_storage(self.file):
-            self.home.mkdir(parents=True, exist_ok=True)
-        try:
-            with closing(sqlite3.connect(self.file, timeout=_BUSY_SECONDS, isolation_level=None)) as db:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = FULL")
-                db.execute("PRAGMA foreign_keys = ON")
-                db.execute("BEGIN IMMEDIATE")
-                try:
-                    if db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'versions_stay'").fetchone() == (0,):
-                        for statement in _SCHEMA:
-                            db.execute(statement)
-                    yield db
-                    db.execute("COMMIT")
-                except BaseException:
-                    db.execute("ROLLBACK")
-                    raise
-        except sqlite3.OperationalError as e:
-            if "locked" in str(e) or "busy" in str(e):
-                raise BusyError(f"{self.file} is held by another process since {_BUSY_SECONDS:g} s; wait for it and try again") from e
-            raise StorageError(f"cannot write {self.file}: {e}; free the disk, or choose another folder with GROUNDUP_HOME") from e
-        except sqlite3.DatabaseError as e:
-            raise StorageError(f"{self.file}: {e}; the file is damaged or not a registry, restore it from a copy") from e
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        """A connection that writes nothing; None where there is no registry yet.  Works on a read-only file system."""
-        if not self.file.exists():
-            yield None
-            return
-        # Without a log beside it the file is complete, and may be read where no shared-memory file can be made.
-        still = not os.access(self.home, os.W_OK) and not self.file.with_name("registry.sqlite-wal").exists()
-        uri = f"{self.file.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
-        try:
-            with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)) as db:
-                empty = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'versions_stay'").fetchone() == (0,)
-                yield None if empty else db
-        except sqlite3.DatabaseError as e:
-            raise StorageError(f"cannot read {self.file}: {e}") from e
 
     def _move(self, db: sqlite3.Connection, name: str, alias: str, action: str, version: int, why: Mapping[str, Any]) -> Event:
         before = self._alias(db, name, alias)

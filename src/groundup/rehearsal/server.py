@@ -1,7 +1,7 @@
 """The server as a user starts it: a process of its own, watched from outside, and never left behind.
 
 Three things keep it from outliving the rehearsal: leaving the ``with`` block stops it, so does the interpreter's exit, and
-on Linux the kernel kills it when the starting process dies without a word (see :mod:`groundup.rehearsal.tether`).
+when the starting process dies without a word it is killed, within a second (see :mod:`groundup.rehearsal.tether`).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Server:
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-S", tether.__file__, str(os.getpid()), *command(self.bundle, port)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # nothing is ever written; the tether waits for its end
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -114,8 +114,7 @@ class Server:
         self.port = port
         while True:
             if self._process.poll() is not None:
-                text = self.tail(begin)
-                code, self._process = self._process.returncode, None
+                text, code = self.tail(begin), self._over(self._process)
                 if "in use" in text:
                     return False
                 raise ProofError(f"the server of {self.bundle} ended with exit status {code} before it was ready; its last lines:\n{text}")
@@ -174,8 +173,7 @@ class Server:
             os.killpg(process.pid, signal.SIGKILL)
         sent()
         process.wait()
-        self._process = None
-        _living.discard(self)
+        self._over(process)
 
     def terminate(self) -> None:
         """Ask it to drain and end (SIGTERM), without waiting."""
@@ -188,10 +186,7 @@ class Server:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # children of its own that it may have left
-        self._process = None
-        _living.discard(self)
+        self._over(process)
         return status
 
     def stop(self, grace: float = 10.0) -> int | None:
@@ -204,6 +199,16 @@ class Server:
         if status is None:
             self.kill()
         return status
+
+    def _over(self, process: subprocess.Popen[bytes]) -> int:
+        """Forget a process that has ended, and kill what it may have left in its group.  Gives its exit status."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left, or on macOS nothing but zombies
+            os.killpg(process.pid, signal.SIGKILL)
+        if process.stdin is not None:
+            process.stdin.close()
+        self._process = None
+        _living.discard(self)
+        return int(process.returncode)
 
     def tail(self, begin: int = 0, lines: int = 15) -> str:
         """The last lines that the server wrote, from byte ``begin`` of its log on."""

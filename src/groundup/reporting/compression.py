@@ -23,7 +23,7 @@ def compression(run: Facts) -> Html:
         [
             badge("paid", True) if v["paid"] else badge("did not pay", None),
             " ",
-            v["reason"].rstrip("."),
+            v["reason"].rstrip(".") if v["paid"] else v["reason"].partition(".")[0],  # of the others the list below tells more
             ".",
         ]
     )

@@ -47,7 +47,11 @@ def _columns(run: Facts, p: Plain) -> Html:
     rows = []
     if run.profile:
         for name, column in run.profile.items():
-            rows.append([name, _kind(inputs.get(name), column), _shape(name, column), *_figures(column)])
+            if name not in inputs and name.endswith(".missing"):  # what a date's row says already
+                continue
+            declared = inputs.get(name)
+            dated = declared is not None and declared["kind"] == "datetime"
+            rows.append([name, _kind(declared, column), _shape(name, column), *_figures(column, dated=dated)])
     else:
         rows = [[name, f["kind"], EMPTY, "", "", ""] for name, f in inputs.items()]
     head = ("column", "kind", "distribution", "missing", "distinct", "range or most frequent")
@@ -63,11 +67,14 @@ def _kind(declared: Plain | None, column: Plain) -> str:
     return f"{column.get('kind', '')}, derived"
 
 
-def _figures(column: Plain) -> tuple[Any, Any, Any]:
+def _figures(column: Plain, *, dated: bool) -> tuple[Any, Any, Any]:
     count = column.get("count") or 0
     missing = fmt.percent(column.get("missing", 0) / count) if column.get("missing") and count else "–"
     if column.get("top"):
         return missing, fmt.number(column.get("distinct")), ", ".join(_clip(str(name)) for name, _ in _pairs(column["top"])[:4])
+    if dated and fmt.defined(column.get("min")):
+        span = join([tag("time", fmt.moment(column["min"])), " … ", tag("time", fmt.moment(column["max"]))])
+        return missing, fmt.number(column.get("distinct")), span
     if fmt.defined(column.get("min")):
         mean = f", mean {fmt.number(column.get('mean'), 3)}"
         return missing, fmt.number(column.get("distinct")), f"{fmt.number(column['min'], 3)} … {fmt.number(column['max'], 3)}{mean}"

@@ -11,9 +11,10 @@ from groundup.bundle import Bundle
 from groundup.monitoring.drift import Window
 from groundup.monitoring.settings import DriftSettings
 from groundup.reporting import format as fmt
-from groundup.reporting.html import EMPTY, Html, join, section, table, tag
-from groundup.reporting.page import POLICY, stylesheet
-from groundup.reporting.svg import WIDTH, label, line, svg, ticks
+from groundup.reporting.html import EMPTY, Html, figure, join, section, table, tag
+from groundup.reporting.page import document
+from groundup.reporting.summary import card
+from groundup.reporting.svg import WIDTH, label, legend, line, svg, ticks
 
 STATES = {"same": "var(--muted)", "shifted": "var(--second)", "drifted": "var(--bad)"}
 SHOWN = 8  # columns that are drawn large
@@ -38,15 +39,6 @@ def page(
         )
         for name in drawn
     ]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name_="color-scheme", content="light dark"),
-        tag("title", f"{bundle.name}: drift"),
-        tag("style", stylesheet()),
-    )
     main = tag(
         "main",
         _verdict(bundle, settings, windows, rows),
@@ -65,7 +57,7 @@ def page(
         section("meaning", "How to read this", _meaning(settings, windows)),
         tag("footer", tag("p", "Made by groundup from the prediction log. Nothing on this page is loaded from elsewhere.")),
     )
-    return "<!doctype html>\n" + tag("html", head, tag("body", main), lang="en") + "\n"
+    return document(f"{bundle.name}: drift", main)
 
 
 def _verdict(bundle: Bundle, settings: DriftSettings, windows: Sequence[Window], rows: int) -> Html:
@@ -84,26 +76,26 @@ def _verdict(bundle: Bundle, settings: DriftSettings, windows: Sequence[Window],
         tag("p", words, past, class_="verdict"),
         tag(
             "div",
-            _card("Rows", f"{rows:,}", f"in {len(windows)} windows of up to {settings.window:,}"),
-            _card("Columns drifted now", str(len(drifted)), f"of {len(last.scores)}; {len(last.columns('shifted'))} more shifted a little"),
-            _card(
+            card("Rows", f"{rows:,}", tag("p", f"in {len(windows)} windows of up to {settings.window:,}")),
+            card(
+                "Columns drifted now",
+                str(len(drifted)),
+                tag("p", f"of {len(last.scores)}; {len(last.columns('shifted'))} more shifted a little"),
+            ),
+            card(
                 "Largest change",
                 fmt.number(max(s.excess for w in windows for s in w.scores.values()), 3),
-                f"stability index; the alarm is at {settings.threshold:g}",
+                tag("p", f"stability index; the alarm is at {settings.threshold:g}"),
             ),
-            _card(
+            card(
                 "False alarms to expect",
                 fmt.number(len(windows) * settings.false_alarm_rate, 2),
-                f"windows at most, at {fmt.percent(settings.false_alarm_rate)} each",
+                tag("p", f"windows at most, at {fmt.percent(settings.false_alarm_rate)} each"),
             ),
             class_="cards",
         ),
         class_="top",
     )
-
-
-def _card(title: str, figure: str, below: str) -> Html:
-    return tag("div", tag("p", title, class_="title"), tag("p", figure, class_="figure"), tag("p", below), class_="card")
 
 
 def _states() -> Html:
@@ -190,11 +182,7 @@ def timeline(name: str, windows: Sequence[Window], threshold: float) -> Html:
                 fill=STATES[score.state],
             )
         )
-    return tag(
-        "figure",
-        svg(parts, f"Stability index of {name} over time", height),
-        tag("figcaption", "Stability index by window; dashed, the threshold."),
-    )
+    return figure(svg(parts, f"Stability index of {name} over time", height), "Stability index by window; dashed, the threshold.")
 
 
 def histogram(share: dict[str, Any], name: str) -> Html:
@@ -229,20 +217,9 @@ def histogram(share: dict[str, Any], name: str) -> Html:
                 )
             )
         parts.append(label(left + (right - left) * max(before, after) / top + 5, y + 11, fmt.percent(after), class_="value"))
-    legend = tag(
-        "p",
-        *[
-            tag("span", tag("i", style=f"background:{color}"), side)
-            for side, color in (("training", "var(--muted)"), ("worst window", "var(--accent)"))
-        ],
-        class_="legend",
-    )
-    return tag(
-        "figure",
-        legend,
-        svg(parts, f"Values of {name} in training and in the worst window", height),
-        tag("figcaption", "Share of rows in each bin."),
-    )
+    drawing = svg(parts, f"Values of {name} in training and in the worst window", height)
+    colours = legend([("training", "var(--muted)"), ("worst window", "var(--accent)")])
+    return figure(join([colours, drawing]), "Share of rows in each bin.")
 
 
 def _meaning(settings: DriftSettings, windows: Sequence[Window]) -> Html:

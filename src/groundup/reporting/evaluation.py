@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from groundup.reporting.facts import Facts, Plain
 from groundup.reporting.html import EMPTY, Html, figure, join, more, section, table, tag
 
 SHOWN_SLICES = 12
+_ISO = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?)?")
 
 
 def evaluation(facts: Facts) -> Html:
@@ -235,9 +237,16 @@ def _records(worst: Sequence[Plain]) -> Html:
 
     def cells(m: Plain) -> list[Any]:
         how = fmt.percent(m["confidence"], 0) if classified else fmt.number(m["loss"])
-        return [str(m["row"]), fmt.plain(m["truth"]), fmt.plain(m["answer"]), how, *(_clip(fmt.plain(m["record"].get(c))) for c in columns)]
+        return [str(m["row"]), fmt.plain(m["truth"]), fmt.plain(m["answer"]), how, *(_value(m["record"].get(c)) for c in columns)]
 
     return table(head, [cells(m) for m in worst], numeric=(0, 3), caption="Worst mistakes")
+
+
+def _value(value: Any) -> Any:
+    """A value of a record; a date stays on one line."""
+    if isinstance(value, str) and _ISO.fullmatch(value):
+        return tag("time", value.replace("T", " ").removesuffix(" 00:00:00"))
+    return _clip(fmt.plain(value))
 
 
 def _clip(value: str, most: int = 60) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 SHARES = frozenset({"accuracy", "balanced_accuracy", "f1"})
@@ -119,6 +120,22 @@ def seconds(x: Any) -> str:
 def times(x: Any) -> str:
     """A ratio."""
     return f"{x:.{2 if x < 10 else 1}f}{NARROW}×" if defined(x) else "–"
+
+
+def count(n: int, what: str) -> str:
+    """``1 false alarm``, ``2 false alarms``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def moment(micros: Any) -> str:
+    """Microseconds since 1970-01-01 UTC as a date, with the time where it is not midnight."""
+    if not defined(micros):
+        return "–"
+    try:
+        at = datetime(1970, 1, 1) + timedelta(microseconds=int(micros))
+    except OverflowError:  # before the year 1, or after 9999
+        return number(micros)
+    return at.isoformat(sep=" ", timespec="minutes").removesuffix(" 00:00")
 
 
 def plain(x: Any) -> str:

@@ -35,21 +35,26 @@ def page(run: Facts) -> str:
     ]
     shown = [(identity, title, part) for identity, title, part in parts if part]
     name = str(run.manifest.get("name") or run["registered"].get("name") or "run")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{name}: groundup report"),
-        tag("style", stylesheet()),
-    )
     main = tag(
         "main",
         verdict(run),
         _contents(shown),
         join(part for _, _, part in shown),
         tag("footer", tag("p", "Made by groundup from measurements of this run; nothing on this page is loaded from elsewhere.")),
+    )
+    return document(f"{name}: groundup report", main)
+
+
+def document(title: str, main: Html) -> str:
+    """A whole HTML document of one element, with the stylesheet and the policy in its head."""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name_="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", stylesheet()),
     )
     return "<!doctype html>\n" + tag("html", head, tag("body", main), lang="en") + "\n"
 

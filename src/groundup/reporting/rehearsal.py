@@ -71,7 +71,7 @@ def _drift(drift: Plain) -> Html:
             [
                 "clean: rows of the test split",
                 f"{offline['clean_windows']:,} windows of {offline['window_rows']:,} rows",
-                f"{offline['false_alarms']} false alarms",
+                fmt.count(offline["false_alarms"], "false alarm"),
             ]
         )
         rows += [

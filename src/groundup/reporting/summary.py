@@ -228,7 +228,9 @@ def _drift_card(rehearsed: Plain) -> Html | None:
         "Drift alarm, rehearsed",
         f"after {until:,} rows" if until else "rose" if rose else "silent",
         tag("p", drift_badge(rehearsed)),
-        tag("p", f"{offline['false_alarms']} false alarms in {offline['clean_windows']:,} clean windows") if offline else EMPTY,
+        tag("p", f"{fmt.count(offline['false_alarms'], 'false alarm')} in {offline['clean_windows']:,} clean windows")
+        if offline
+        else EMPTY,
     )
 
 

@@ -136,7 +136,7 @@ def lines(series: Sequence[Series], x_label: str, y_label: str, title: str, *, m
             axes.path(points, color)
         axes.dot(*points[-1], color, f"{s.name}: {y_format(points[-1][1])}")
     names = [(s.name, color) for (s, _), color in zip(kept, COLORS, strict=False)]
-    return join([_legend(names) if len(names) > 1 else EMPTY, axes.done(title)])
+    return join([legend(names) if len(names) > 1 else EMPTY, axes.done(title)])
 
 
 def bars(rows: Sequence[Bar], title: str, *, reference: float | None = None, low: float | None = None, high: float | None = None) -> Html:
@@ -377,7 +377,8 @@ def _box(axes: Axes, a: float, b: float, n: float, color: str, title: str) -> Ht
     )
 
 
-def _legend(names: Sequence[tuple[str, str]]) -> Html:
+def legend(names: Sequence[tuple[str, str]]) -> Html:
+    """Names, each beside its colour."""
     return tag("p", *[tag("span", tag("i", style=f"background:{color}"), name) for name, color in names], class_="legend")
 
 

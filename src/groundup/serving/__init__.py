@@ -3,6 +3,7 @@
     golden, onnx_scan, engine      the graph: verified, scanned, loaded, self-tested
     settings                       the recipe's ``serve`` section
     strict_json, records           JSON to tensors and back
+    large_json, aside              the same for megabytes, beside the event loop
     batcher, service               many requests, one run; then drift, off the hot path
     v2, tensors, invocations       the dialects beside /predict
     admission, routes              limits, rights, drain: one door; the table of paths behind it

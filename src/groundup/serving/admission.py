@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import itertools
 import logging
+import math
+import os
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from groundup.serving.large_json import LARGE
 from groundup.serving.refusal import RequestError
 from groundup.serving.service import Service
 from groundup.serving.strict_json import dumps
@@ -27,16 +32,26 @@ Send = Callable[[Message], Awaitable[None]]
 
 _log = logging.getLogger("groundup.serving")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_MAX_BUFFERED = 16  # bodies of the largest size that may be in memory at once
+_MAX_BUFFERED = 8  # bodies of the largest size that may be in memory at once
+_IDENTITY = re.compile(rb"[!-~]{1,128}")
 
 
 @dataclass(slots=True)
 class Call:
-    """One admitted request."""
+    """One request.
+
+    Attributes:
+        identity: in the answer's header X-Request-ID, the log and the prediction log: the client's own, or one of ours.
+        body: once it is admitted.
+        began, deadline: on the monotonic clock; when the last byte of the body came, and until when there must be an answer.
+    """
 
     scope: Scope
     headers: dict[bytes, bytes]
-    body: bytes
+    identity: str
+    body: bytes = b""
+    began: float = 0.0
+    deadline: float = math.inf
 
     def header(self, name: bytes) -> str | None:
         """A header's value as text, by its lower-case name."""
@@ -94,40 +109,51 @@ class Admission:
         self._token = None if policy.token is None else b"Bearer " + policy.token.encode()
         self._limit = int(service.settings.max_body_mb * (1 << 20))
         self._buffered = 0
+        self._numbers = itertools.count(1)
+        self._process = os.urandom(4).hex()  # so that the numbers of two servers differ
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"only HTTP is served, got {scope['type']}")
         began = time.perf_counter()
+        headers = dict(scope["headers"])
+        theirs = headers.get(b"x-request-id", b"")
+        call = Call(scope, headers, theirs.decode() if _IDENTITY.fullmatch(theirs) else f"{self._process}-{next(self._numbers)}")
         metrics = self.service.metrics
         metrics.in_flight += 1
         route = self.routes.get(scope["path"])
         protocol = _protocol(scope["path"]) if route is None else route.protocol
         failure: str | None = None
         try:
-            answer = await self._answer(route, scope, receive)
+            answer = await self._answer(route, call, receive)
         except RequestError as e:
             answer = refused(e, protocol)
             failure = e.message if e.status >= 500 else None
         except asyncio.CancelledError:  # the grace period is over: say so and end
-            answer = refused(RequestError(503, "the server is stopping"), protocol)
+            answer = refused(RequestError(503, "the server is stopping", retry_after=1), protocol)
         except Exception as e:  # noqa: BLE001 - a mistake of ours must not show the sender where it stands; it is in the log
             _log.exception("a request failed unexpectedly")
             failure = type(e).__name__
             answer = refused(RequestError(500, "the server failed on this request; its log has the reason"), protocol)
         try:
-            await self._send(answer, send)
+            await self._send(answer, call, send)
         finally:
             metrics.in_flight -= 1
             seconds = time.perf_counter() - began
             metrics.answered(protocol, answer.status, seconds)
             rate = self.service.settings.access_log
             if failure is not None or (rate and random.random() < rate):
-                about = {"protocol": protocol, "status": answer.status, "ms": round(seconds * 1e3, 3), "method": scope["method"][:16]}
+                about = {
+                    "protocol": protocol,
+                    "status": answer.status,
+                    "ms": round(seconds * 1e3, 3),
+                    "method": scope["method"][:16],
+                    "request_id": call.identity,
+                }
                 _log.log(logging.INFO if failure is None else logging.ERROR, failure or "answered", extra=about)
 
-    async def _answer(self, route: Route | None, scope: Scope, receive: Receive) -> Answer:
-        headers = dict(scope["headers"])
+    async def _answer(self, route: Route | None, call: Call, receive: Receive) -> Answer:
+        headers = call.headers
         self._check_sender(headers)
         if (
             self._token is not None
@@ -137,17 +163,24 @@ class Admission:
             raise RequestError(401, "expected the header 'Authorization: Bearer <token>' with the server's token")
         if route is None:
             raise RequestError(404, "no such path or model; GET /v2 and /openapi.json tell what there is")
-        method = scope["method"]
+        method = call.scope["method"]
         handler = route.handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
             allowed = ", ".join(sorted(route.handlers))
             raise RequestError(405, f"this path takes {allowed}", allow=allowed)
         if method != "POST":
-            return await handler(Call(scope, headers, b""))
+            return await handler(call)
         if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
             raise RequestError(415, "compressed bodies are not taken; send it without Content-Encoding")
-        body = await self._body(headers, receive)
-        return await handler(Call(scope, headers, body))
+        call.body = await self._body(headers, receive)
+        call.began = time.monotonic()
+        call.deadline = call.began + self.service.settings.timeout_ms / 1e3
+        held = len(call.body) if len(call.body) >= LARGE else 0  # small ones are bounded by the queue and the connections
+        self._buffered += held
+        try:
+            return await handler(call)
+        finally:
+            self._buffered -= held
 
     def _check_sender(self, headers: dict[bytes, bytes]) -> None:
         """Refuse what a foreign web page makes a browser send: DNS rebinding (Host) and cross-site requests (Origin)."""
@@ -206,8 +239,11 @@ class Admission:
     def _too_large(self) -> RequestError:
         return RequestError(413, f"the body is larger than {self._limit} bytes; send fewer rows a request")
 
-    async def _send(self, answer: Answer, send: Send) -> None:
+    async def _send(self, answer: Answer, call: Call, send: Send) -> None:
         headers = [(b"content-type", answer.content_type), (b"content-length", str(len(answer.body)).encode()), *answer.headers]
+        identity = call.identity.encode("utf-8", "replace")
+        if _IDENTITY.fullmatch(identity):  # the id of a v2 request may be any text; it stands in the body then
+            headers.append((b"x-request-id", identity))
         if self.service.draining or answer.status == 408:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})

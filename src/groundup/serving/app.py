@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import Response
 
 from groundup import __version__
@@ -54,24 +53,23 @@ def create_app(
     return describe(application(service, Policy(token, hosts)), lifespan)
 
 
-def documents(admission: Admission) -> tuple[bytes, bytes]:
-    """The OpenAPI document and the page that shows it (which loads Swagger UI from its public address)."""
-    app = describe(admission)
-    return dumps(app.openapi()), bytes(get_swagger_ui_html(openapi_url="openapi.json", title=app.title).body)
+def document(admission: Admission) -> bytes:
+    """The OpenAPI document."""
+    return dumps(describe(admission).openapi())
 
 
 def describe(admission: Admission, lifespan: Callable[[FastAPI], Any] | None = None) -> FastAPI:
     """A FastAPI application whose every route is answered by ``admission``."""
     bundle = admission.service.bundle
     app = FastAPI(title=bundle.name, version=bundle.version, description=_about(bundle), openapi_url=None, lifespan=lifespan)
-    components, bodies = _bodies(bundle)
+    components, bodies = _bodies(bundle, admission.service.v2)
     handled = _Handled(admission)
 
     async def endpoint() -> Response:
         return handled
 
     for route in admission.routes.values():
-        if route.protocol == "page" and route.path != "/":
+        if route.protocol == "page":  # for people, who need no document
             app.add_route(route.path, admission, methods=["GET"])  # type: ignore[arg-type]
             continue
         for method, handler in route.handlers.items():
@@ -114,17 +112,15 @@ class _Handled(Response):
         await self._admission(scope, receive, send)
 
 
-def _bodies(bundle: Bundle) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def _bodies(bundle: Bundle, v2: V2) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Components, and the request and response bodies of the handlers that take or give more than a word."""
     record = example(bundle.signature.inputs)
     components, use = schemas(bundle.signature, record)
-    v2 = {
-        "inputs": [
-            {"name": i["name"], "shape": [1, *i["shape"][1:]], "datatype": i["datatype"], "data": [record[i["name"]]]}
-            for i in _v2_inputs(bundle)
-        ]
-    }
-    many = {"type": "array", "items": use["record"]}
+    tensors = [
+        {"name": i["name"], "shape": [1, *i["shape"][1:]], "datatype": i["datatype"], "data": [record[i["name"]]]}
+        for i in _v2_inputs(bundle, v2)
+    ]
+    many = {"type": "array", "items": use["record"], "minItems": 1, "maxItems": v2.max_rows}
     instances = {"type": "object", "required": ["instances"], "additionalProperties": False, "properties": {"instances": many}}
     split = {"columns": list(record), "data": [list(record.values())]}
     return components, {
@@ -133,9 +129,10 @@ def _bodies(bundle: Bundle) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
             "responses": _responses({"anyOf": [use["answer"], use["answers"]]}, use["refusal"]),
         },
         "v2_infer": {
-            "requestBody": _content(use["infer_request"], one=v2),
+            "requestBody": _content(use["infer_request"], one={"inputs": tensors}),
             "responses": _responses(use["infer_response"], use["refusal"]),
         },
+        **{name: {"responses": {"503": {"description": "not ready"}}} for name in ("v2_ready", "v2_model_ready", "ping")},
         "invocations": {
             "requestBody": _content(
                 {"type": "object"}, dataframe_split={"dataframe_split": split}, dataframe_records={"dataframe_records": [record]}
@@ -145,8 +142,8 @@ def _bodies(bundle: Bundle) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     }
 
 
-def _v2_inputs(bundle: Bundle) -> list[dict[str, Any]]:
-    inputs: list[dict[str, Any]] = V2(bundle).model()["inputs"]
+def _v2_inputs(bundle: Bundle, v2: V2) -> list[dict[str, Any]]:
+    inputs: list[dict[str, Any]] = v2.model()["inputs"]
     for described in inputs:  # dates are easier to write as text
         field = next(f for f in bundle.signature.inputs if f.name == described["name"])
         described["datatype"] = "BYTES" if field.kind == "datetime" else described["datatype"]

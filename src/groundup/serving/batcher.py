@@ -30,10 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from groundup.serving.refusal import InferenceError, RequestError
+from groundup.serving.refusal import InferenceError, RequestError, too_many_rows
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
-Ran = tuple[Arrays, Arrays, float, float]  # inputs, outputs, seconds, seconds of the processor
+Ran = tuple[Arrays, Arrays, list[str], float, float]  # inputs, outputs, identity of each row, seconds, seconds of the processor
 _log = logging.getLogger("groundup.serving")
 INLINE = 0.00025
 _NEVER_RUN = "the deadline passed while the request waited; it was not run"
@@ -42,10 +42,10 @@ _NEVER_RUN = "the deadline passed while the request waited; it was not run"
 class Ticket:
     """One waiting request: ``answer`` is a future of its outputs."""
 
-    __slots__ = ("answer", "came", "deadline", "inputs", "rows", "started", "timer")
+    __slots__ = ("answer", "came", "deadline", "identity", "inputs", "rows", "started", "timer")
 
-    def __init__(self, inputs: Arrays, rows: int, deadline: float, answer: asyncio.Future[Arrays]) -> None:
-        self.inputs, self.rows, self.deadline, self.answer = inputs, rows, deadline, answer
+    def __init__(self, inputs: Arrays, rows: int, deadline: float, identity: str, answer: asyncio.Future[Arrays]) -> None:
+        self.inputs, self.rows, self.deadline, self.identity, self.answer = inputs, rows, deadline, identity, answer
         self.came = time.monotonic()
         self.started = 0.0
         self.timer: asyncio.TimerHandle | None = None
@@ -58,11 +58,11 @@ class Batcher:
         run: inputs (n, ...) -> outputs (n, ...).
         max_size, capacity: rows.
         max_delay: seconds.
-        ran: told about every run that succeeded: inputs, outputs, seconds.  From the thread or the loop; must not block.
+        ran: told about every run that succeeded: inputs, outputs, the identity of each row's request, seconds.  From the thread
+            or the loop; must not block.
 
     Attributes:
         waiting: rows in the queue now.
-        rows_run, runs: totals; slices and halves are counted as the runs that they are.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Batcher:
         max_size: int = 32,
         max_delay: float = 0.002,
         capacity: int = 1024,
-        ran: Callable[[Arrays, Arrays, float], None] | None = None,
+        ran: Callable[[Arrays, Arrays, list[str], float], None] | None = None,
     ) -> None:
         self._run, self._ran = run, ran
         self.max_size, self.max_delay, self.capacity = max_size, max_delay, capacity
-        self.waiting = self.rows_run = self.runs = 0
+        self.waiting = 0
         self._queue: deque[Ticket] = deque()
         self._batches: queue.SimpleQueue[list[Ticket] | None] = queue.SimpleQueue()
         self._busy = self._gathering = False  # a run in the thread; a run put off until more rows have come
@@ -88,22 +88,22 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="groundup-run", daemon=True)
         self._thread.start()
 
-    def submit(self, inputs: Arrays, rows: int, timeout: float) -> Ticket:
+    def submit(self, inputs: Arrays, rows: int, timeout: float, identity: str = "") -> Ticket:
         """Queue one request.
 
         Args:
             inputs: valid tensors (rows, ...), so that any two requests can be stacked.
             timeout: seconds until its deadline.
+            identity: of the request, for ``ran``.
 
         Raises:
             RequestError: 413 more rows than the queue holds, 429 the queue is full.
         """
         if rows > self.capacity:
-            raise RequestError(413, f"{rows} rows in one request; at most {self.capacity}, send several requests")
-        if self.waiting + rows > self.capacity:
-            raise RequestError(429, "the queue is full; try again after the seconds in Retry-After", retry_after=self.retry_after())
+            raise too_many_rows(rows, self.capacity)
+        self.check_room(rows)
         loop = self._loop
-        ticket = Ticket(inputs, rows, time.monotonic() + timeout, loop.create_future())
+        ticket = Ticket(inputs, rows, time.monotonic() + timeout, identity, loop.create_future())
         self._queue.append(ticket)
         self.waiting += rows
         if self._busy:
@@ -114,6 +114,15 @@ class Batcher:
         elif self._gathering and self.waiting >= self._target():
             self._dispatch()
         return ticket
+
+    def check_room(self, rows: int = 1) -> None:
+        """Return if the queue takes so many rows more.
+
+        Raises:
+            RequestError: 429, with when to come back.
+        """
+        if self.waiting + rows > self.capacity:
+            raise RequestError(429, "the queue is full; try again after the seconds in Retry-After", retry_after=self.retry_after())
 
     def cancel(self, ticket: Ticket) -> None:
         """Its client has gone: not run if it still waits, its answer dropped if it is being run."""
@@ -182,7 +191,7 @@ class Batcher:
     def _finished(self, batch: list[Ticket], rows: int, results: list[Arrays | Exception], done: list[Ran]) -> None:
         self._busy = False
         self._last_rows, self._last_end = rows, time.monotonic()
-        for inputs, _, wall, cost in done:
+        for inputs, _, _, wall, cost in done:
             n = len(next(iter(inputs.values())))
             self._row_seconds += 0.1 * (wall / n - self._row_seconds)
             self._cost[n.bit_length()] = cost + 0.8 * (self._cost.get(n.bit_length(), cost) - cost)
@@ -219,11 +228,15 @@ class Batcher:
             except RuntimeError:  # the loop is closed: the server has stopped without waiting for this run
                 return
             self._tell(done)
+            del batch, done, results  # the next may be long in coming
 
     def _tell(self, done: list[Ran]) -> None:
         if self._ran is not None:
-            for inputs, outputs, seconds, _ in done:
-                self._ran(inputs, outputs, seconds)
+            try:
+                for inputs, outputs, identities, seconds, _ in done:
+                    self._ran(inputs, outputs, identities, seconds)
+            except Exception:  # noqa: BLE001 - who is told must not be able to stop the runs
+                _log.exception("what was told of a run failed; serving goes on")
 
     def _execute(self, tickets: list[Ticket], done: list[Ran]) -> list[Arrays | Exception]:
         """One result a ticket; what ran goes to ``done``."""
@@ -237,7 +250,7 @@ class Batcher:
                 outputs = self._slices(tickets[0], done)
                 return [outputs]
             inputs = {name: np.concatenate([t.inputs[name] for t in tickets]) for name in tickets[0].inputs}
-            outputs = self._counted(inputs, sum(t.rows for t in tickets), done)
+            outputs = self._counted(inputs, [i for t in tickets for i in [t.identity] * t.rows], done)
         except RequestError as e:
             return [e]
         except Exception as e:  # noqa: BLE001 - whatever a run raises belongs to the request that caused it, and the thread lives on
@@ -262,22 +275,21 @@ class Batcher:
 
     def _slices(self, ticket: Ticket, done: list[Ran]) -> Arrays:
         if ticket.rows <= self.max_size:
-            return self._counted(ticket.inputs, ticket.rows, done)
+            return self._counted(ticket.inputs, [ticket.identity] * ticket.rows, done)
         parts = []
         for at in range(0, ticket.rows, self.max_size):
             if ticket.answer.done() or ticket.deadline <= time.monotonic():
                 raise RequestError(504, "the deadline passed while the model ran")
             piece = {name: values[at : at + self.max_size] for name, values in ticket.inputs.items()}
-            parts.append(self._counted(piece, min(self.max_size, ticket.rows - at), done))
+            parts.append(self._counted(piece, [ticket.identity] * min(self.max_size, ticket.rows - at), done))
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
-    def _counted(self, inputs: Arrays, rows: int, done: list[Ran]) -> Arrays:
-        self.runs += 1
-        self.rows_run += rows
+    def _counted(self, inputs: Arrays, identities: list[str], done: list[Ran]) -> Arrays:
+        rows = len(identities)
         wall, cost = time.perf_counter(), time.thread_time()
         outputs = self._run(inputs)
         wall, cost = time.perf_counter() - wall, time.thread_time() - cost
         if any(len(values) != rows for values in outputs.values()):
             raise InferenceError(f"{rows} rows went in, {[len(v) for v in outputs.values()]} came out")
-        done.append((inputs, outputs, wall, cost))
+        done.append((inputs, outputs, identities, wall, cost))
         return outputs

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from typing import Any
 
 from groundup.bundle.signature import Field, Signature
 from groundup.serving import records
 from groundup.serving.records import Arrays
-from groundup.serving.refusal import RequestError
+from groundup.serving.refusal import RequestError, too_many_rows
 from groundup.serving.strict_json import kind_of, loads
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -37,15 +38,19 @@ def media_type(header: str | None) -> str:
     return kind
 
 
-def read(signature: Signature, body: bytes, kind: str) -> Arrays:
+def read(signature: Signature, body: bytes, kind: str, limit: int, deadline: float = math.inf) -> Arrays:
     """Tensors of one request.
 
+    Args:
+        limit: rows that are taken.
+        deadline: of the request, on the monotonic clock.
+
     Raises:
-        RequestError: 400.
+        RequestError: 400, 413, 504.
     """
     if kind == "text/csv":
-        return _csv(signature, body)
-    request = loads(body)
+        return _csv(signature, body, limit)
+    request = loads(body, deadline)
     if type(request) is not dict:
         raise RequestError(400, f"expected an object with exactly one of {', '.join(FORMS)}, got {kind_of(request)}")
     given = [k for k in FORMS if k in request]
@@ -57,15 +62,15 @@ def read(signature: Signature, body: bytes, kind: str) -> Arrays:
         raise RequestError(400, "'params': this model takes none")
     value = request[given[0]]
     if given[0] == "dataframe_split":
-        return _split(signature, value)
+        return _split(signature, value, limit)
     if given[0] == "inputs" and isinstance(value, dict):
-        return records.from_columns(signature, value)
+        return records.from_columns(signature, value, limit)
     if not isinstance(value, list):
         raise RequestError(400, f"'{given[0]}': expected a list, got {kind_of(value)}")
-    return records.from_records(signature, value)
+    return records.from_records(signature, value, limit)
 
 
-def _split(signature: Signature, value: Any) -> Arrays:
+def _split(signature: Signature, value: Any, limit: int) -> Arrays:
     columns, data = (value.get("columns"), value.get("data")) if isinstance(value, dict) else (None, None)
     if not isinstance(columns, list) or not isinstance(data, list) or not set(value) <= {"columns", "data", "index"}:
         raise RequestError(400, "'dataframe_split': expected an object with the lists 'columns' and 'data'")
@@ -74,10 +79,10 @@ def _split(signature: Signature, value: Any) -> Arrays:
     for row, cells in enumerate(data):
         if not isinstance(cells, list) or len(cells) != len(columns):
             raise RequestError(400, f"'data', row {row}: expected a list of {len(columns)} values")
-    return records.from_columns(signature, {c: [cells[i] for cells in data] for i, c in enumerate(columns)})
+    return records.from_columns(signature, {c: [cells[i] for cells in data] for i, c in enumerate(columns)}, limit)
 
 
-def _csv(signature: Signature, body: bytes) -> Arrays:
+def _csv(signature: Signature, body: bytes, limit: int) -> Arrays:
     try:
         rows = list(csv.reader(io.StringIO(body.decode("utf-8"), newline=""), strict=True))
     except UnicodeDecodeError as e:
@@ -87,6 +92,8 @@ def _csv(signature: Signature, body: bytes) -> Arrays:
     rows = [r for r in rows if r]
     if len(rows) < 2:
         raise RequestError(400, "expected a line of column names and at least one row")
+    if len(rows) - 1 > limit:
+        raise too_many_rows(len(rows) - 1, limit)
     header = rows[0]
     if len(set(header)) != len(header):
         raise RequestError(400, "the line of column names names a column twice")
@@ -97,7 +104,7 @@ def _csv(signature: Signature, body: bytes) -> Arrays:
     table = {
         name: [_cell(fields[name], r[i], n) if name in fields else r[i] for n, r in enumerate(rows[1:])] for i, name in enumerate(header)
     }
-    return records.from_columns(signature, table)
+    return records.from_columns(signature, table, limit)
 
 
 def _cell(field: Field, text: str, row: int) -> Any:

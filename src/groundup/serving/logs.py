@@ -27,10 +27,10 @@ class JsonLines(logging.Formatter):
 
 
 def configure(level: int = logging.INFO) -> None:
-    """Send the server's own log, and warnings of the HTTP layer, to standard error as JSON lines."""
+    """Send the server's and the monitor's log, and errors of the HTTP layer, to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, least in (("groundup.serving", level), ("uvicorn.error", logging.ERROR)):
+    for name, least in (("groundup.serving", level), ("groundup.monitoring", level), ("uvicorn.error", logging.ERROR)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(least)

@@ -13,7 +13,14 @@ from groundup.bundle import Signature
 from groundup.bundle.signature import Field as Column
 
 _REFERENCE = "#/components/schemas/{model}"
-_SCALARS: dict[str, Any] = {"number": float, "integer": int, "boolean": bool, "category": str, "datetime": datetime}
+_FLOAT32 = 3.4028234663852886e38
+_SCALARS: dict[str, Any] = {
+    "number": float,
+    "integer": Annotated[int, Field(ge=-(2**53), le=2**53)],  # integers travel as float64
+    "boolean": bool,
+    "category": Annotated[str, Field(pattern=r"^[^\u0000]*$")],
+    "datetime": datetime,
+}
 _DATATYPES = "BOOL, UINT8 … UINT64, INT8 … INT64, FP16, FP32, FP64 or BYTES"
 
 
@@ -70,7 +77,7 @@ def schemas(signature: Signature, example: dict[str, Any]) -> tuple[dict[str, An
     Uses: record, answer, answers, infer_request, infer_response, refusal, invocations_refusal.
     """
     record = _model("Record", signature.inputs, {"examples": [example]})
-    answer = _model("Answer", signature.outputs, {}, named_probabilities=True)
+    answer = _model("Answer", signature.outputs, {}, answer=True)
     answers = create_model("Answers", predictions=(list[answer], ...))  # type: ignore[valid-type]
     models: dict[str, type[BaseModel]] = {
         "record": record,
@@ -85,11 +92,12 @@ def schemas(signature: Signature, example: dict[str, Any]) -> tuple[dict[str, An
     return top["$defs"], {use: made[(model, "validation")] for use, model in models.items()}
 
 
-def _model(name: str, columns: tuple[Column, ...], extra: dict[str, Any], named_probabilities: bool = False) -> type[BaseModel]:
+def _model(name: str, columns: tuple[Column, ...], extra: dict[str, Any], answer: bool = False) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for i, c in enumerate(columns):
-        kind = dict[str, float] if named_probabilities and c.name == "probabilities" else _type(c)
-        optional = c.nullable or (named_probabilities and c.kind == "number")
+        # In an answer, numbers that are not finite are null.
+        kind = dict[str, float | None] if answer and c.name == "probabilities" else _type(c, answer)
+        optional = c.nullable or (answer and c.kind == "number")
         fields[f"c{i}"] = (
             kind | None if optional else kind,
             Field(alias=c.name, description=_description(c), examples=list(c.categories or ())[:5] or None),
@@ -97,10 +105,12 @@ def _model(name: str, columns: tuple[Column, ...], extra: dict[str, Any], named_
     return create_model(name, __config__=ConfigDict(extra="forbid", json_schema_extra=extra), **fields)
 
 
-def _type(column: Column) -> Any:
+def _type(column: Column, answer: bool) -> Any:
     if column.kind in _SCALARS:
         return _SCALARS[column.kind]
-    kind: Any = Annotated[int, Field(ge=0, le=255)] if column.kind == "image" else float
+    kind: Any = float | None if answer else Annotated[float, Field(ge=-_FLOAT32, le=_FLOAT32)]
+    if column.kind == "image":
+        kind = Annotated[int, Field(ge=0, le=255)]
     for size in reversed(column.shape):
         kind = Annotated[list[kind], Field(min_length=size, max_length=size)]
     return kind

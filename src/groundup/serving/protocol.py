@@ -20,6 +20,7 @@ MAX_HEAD = 32 << 10
 MAX_CHUNKS = 65_536
 LINGER = 2.0
 TICKET = "groundup.leave"  # scope key: called when the client goes away
+GONE = "groundup.gone"  # scope key: set when it has
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -45,7 +46,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         if self.cycle is not None and not self.cycle.response_complete:
-            leave: Callable[[], None] | None = cast("dict[str, Any]", self.cycle.scope).get(TICKET)
+            scope = cast("dict[str, Any]", self.cycle.scope)
+            scope[GONE] = True
+            leave: Callable[[], None] | None = scope.get(TICKET)
             if leave is not None:
                 leave()
         for cycle, _ in self.pipeline:
@@ -108,7 +111,8 @@ class GuardedProtocol(HttpToolsProtocol):
         body = b'{"error":"' + message.encode() + b'"}'
         if self.cycle is None or self.cycle.response_complete:
             length = str(len(body)).encode()
-            head = STATUS_LINE[status] + b"content-type: application/json\r\nconnection: close\r\ncontent-length: " + length + b"\r\n\r\n"
+            head = STATUS_LINE[status] + b"content-type: application/json\r\nconnection: close\r\ncontent-length: " + length + b"\r\n"
+            head += b"retry-after: 1\r\n\r\n" if status == 503 else b"\r\n"
             self.transport.write(head + body)
         self.transport.close()
 

@@ -8,7 +8,8 @@
 | 408, 413, 431 | the body comes too slowly; is too large; the head is too large |
 | 429 | the queue is full: try again after ``Retry-After`` seconds |
 | 500 | the graph failed on this very request |
-| 503 | nothing can be served now: the server is stopping |
+| 499 | the client closed the connection; nobody reads it, the metrics count it |
+| 503 | nothing can be served now: the server is stopping, or has too many connections |
 | 504 | the deadline passed before an answer was there |
 """
 
@@ -29,6 +30,11 @@ class RequestError(GroundupError):
     def __init__(self, status: int, message: str, *, retry_after: int | None = None, allow: str | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.retry_after, self.allow = status, message, retry_after, allow
+
+
+def too_many_rows(rows: int, limit: int) -> RequestError:
+    """413 for a request that the queue can never hold."""
+    return RequestError(413, f"{rows} rows in one request; at most {limit}, send several requests")
 
 
 class InferenceError(GroundupError):

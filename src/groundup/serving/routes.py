@@ -5,30 +5,35 @@
 | Open Inference Protocol v2 | /v2, /v2/health/live, /v2/health/ready, /v2/models/{m}[/versions/{v}][/ready, /infer] |
 | typed | POST /predict, GET /signature |
 | MLflow | POST /invocations, GET /ping, /health, /version |
-| operation | /metrics, /monitor, /openapi.json, /docs |
-| people | / |
+| operation | /metrics, /monitor, /openapi.json |
+| people | /, /docs |
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 from groundup import __version__
 from groundup.bundle.signature import Field
 from groundup.serving import invocations, records
 from groundup.serving.admission import Admission, Answer, Call, Handler, Policy, Route
-from groundup.serving.protocol import TICKET
+from groundup.serving.large_json import LARGE, MANY
+from groundup.serving.protocol import GONE
 from groundup.serving.refusal import RequestError
 from groundup.serving.service import Service
 from groundup.serving.strict_json import dumps, kind_of, loads
 from groundup.serving.v2 import HEADER_LENGTH, timeout_seconds
 
+T = TypeVar("T")
 _ASSETS = {
     "/": ("index.html", b"text/html; charset=utf-8"),
     "/page.js": ("page.js", b"text/javascript; charset=utf-8"),
     "/page.css": ("page.css", b"text/css; charset=utf-8"),
+    "/docs": ("docs.html", b"text/html; charset=utf-8"),
+    "/docs.js": ("docs.js", b"text/javascript; charset=utf-8"),
 }
 _SECURITY = [
     (
@@ -65,7 +70,6 @@ def _table(api: _Handlers, service: Service) -> list[Route]:
         Route("/metrics", {"GET": api.metrics}, "metrics"),
         Route("/monitor", {"GET": api.monitor}, "metrics"),
         Route("/openapi.json", {"GET": api.openapi}, "docs"),
-        Route("/docs", {"GET": api.docs}, "docs"),
     ]
     for base in (model, f"{model}/versions/{version}"):
         table.append(Route(base, {"GET": api.v2_model}, "v2"))
@@ -81,7 +85,7 @@ class _Handlers:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._documents: tuple[bytes, bytes] | None = None
+        self._document: bytes | None = None
         label = next((f for f in service.bundle.signature.outputs if f.name == "label"), None)
         self._classes = label.categories if label is not None else None
 
@@ -113,9 +117,11 @@ class _Handlers:
         """Answers for tensors by name (Open Inference Protocol v2)."""
         length = call.header(HEADER_LENGTH.encode())
         _expect_json(call, binary=length is not None)
-        inputs, rows, asked = self.service.v2.read(call.body, length)
+        v2 = self.service.v2
+        inputs, rows, asked = await self._read(call, lambda: v2.read(call.body, length, call.deadline))
+        call.identity = asked.id or call.identity
         outputs = await self._infer(call, inputs, rows, asked.timeout)
-        body, head = self.service.v2.write(outputs, asked)
+        body, head = await self._write(outputs, lambda large: v2.write(outputs, asked, large))
         if head is None:
             return Answer(body)
         return Answer(body, content_type=b"application/octet-stream", headers=[(HEADER_LENGTH.encode(), str(head).encode())])
@@ -125,9 +131,20 @@ class _Handlers:
     async def predict(self, call: Call) -> Answer:
         """Answers for one record, a list of records, or {instances: [...]}."""
         _expect_json(call)
-        value = loads(call.body)
-        names = {f.name for f in self.service.bundle.signature.inputs}
-        single = False
+        inputs, rows, single = await self._read(call, lambda: self._records(call))
+        outputs = await self._infer(call, inputs, rows)
+
+        def write(large: bool) -> bytes:
+            answers = self._named(records.to_records(outputs))
+            return dumps(answers[0] if single else {"predictions": answers}, large)
+
+        return Answer(await self._write(outputs, write))
+
+    def _records(self, call: Call) -> tuple[records.Arrays, int, bool]:
+        """Tensors, their number of rows, and whether it is a record that stands alone."""
+        value = loads(call.body, call.deadline)
+        signature, single = self.service.bundle.signature, False
+        names = {f.name for f in signature.inputs}
         if type(value) is dict:
             if "instances" in value and "instances" not in names:
                 if len(value) != 1:
@@ -137,9 +154,8 @@ class _Handlers:
                 value, single = [value], True
         if type(value) is not list:
             raise RequestError(400, f"expected one record, a list of records, or {{'instances': [...]}}, got {kind_of(value)}")
-        inputs = records.from_records(self.service.bundle.signature, value)
-        answers = self._named(records.to_records(await self._infer(call, inputs, len(value))))
-        return Answer(dumps(answers[0] if single else {"predictions": answers}))
+        rows = len(value)
+        return records.from_records(signature, value, self.service.settings.queue), rows, single
 
     async def signature(self, call: Call) -> Answer:
         """What the model takes and gives, with an example."""
@@ -152,11 +168,15 @@ class _Handlers:
     async def invocations(self, call: Call) -> Answer:
         """Answers in MLflow's scoring protocol: exactly one of dataframe_split, dataframe_records, instances, inputs; or CSV."""
         kind = invocations.media_type(call.header(b"content-type"))
-        inputs = invocations.read(self.service.bundle.signature, call.body, kind)
+        signature, limit = self.service.bundle.signature, self.service.settings.queue
+        inputs = await self._read(call, lambda: invocations.read(signature, call.body, kind, limit, call.deadline))
         outputs = await self._infer(call, inputs, len(next(iter(inputs.values()))))
-        if len(outputs) == 1:
-            return Answer(dumps({"predictions": next(iter(outputs.values())).tolist()}))
-        return Answer(dumps({"predictions": records.to_records(outputs)}))
+
+        def write(large: bool) -> bytes:
+            answers = next(iter(outputs.values())).tolist() if len(outputs) == 1 else records.to_records(outputs)
+            return dumps({"predictions": answers}, large)
+
+        return Answer(await self._write(outputs, write))
 
     async def ping(self, call: Call) -> Answer:
         """200 while the model answers."""
@@ -171,7 +191,8 @@ class _Handlers:
 
     async def metrics(self, call: Call) -> Answer:
         """For Prometheus; OpenMetrics where it is accepted."""
-        body, content_type = self.service.metrics.page(call.header(b"accept") or "")
+        # Not on the loop: a model of a hundred columns has hundreds of series.
+        body, content_type = await asyncio.to_thread(self.service.metrics.page, call.header(b"accept") or "")
         return Answer(body, content_type=content_type.encode())
 
     async def monitor(self, call: Call) -> Answer:
@@ -179,26 +200,40 @@ class _Handlers:
         if (monitor := self.service.monitor) is None:
             state: dict[str, Any] = {"enabled": False, "reason": "the bundle has no profile of its training data"}
         else:
-            state = {"enabled": True, **monitor.state()}
+            state = {"enabled": True, **await asyncio.to_thread(monitor.state)}  # it may have to compare an open window
             state["log"] = {k: v for k, v in (state["log"] or {}).items() if k != "folder"} or None  # no paths of this machine
             state["last_error"] = state["last_error"] and "see the server's log"
         return Answer(dumps(state), headers=[(b"cache-control", b"no-store")])
 
     async def openapi(self, call: Call) -> Answer:
         """This document."""
-        return Answer((await self._documentation())[0])
+        if self._document is None:  # not before it is asked for: FastAPI takes longer to import than the server to start
+            from groundup.serving.app import document
 
-    async def docs(self, call: Call) -> Answer:
-        """The OpenAPI document, to click through."""
-        return Answer((await self._documentation())[1], content_type=b"text/html; charset=utf-8")
+            self._document = await asyncio.to_thread(document, self.admission)
+        return Answer(self._document)
 
-    async def _documentation(self) -> tuple[bytes, bytes]:
-        """Made at the first call, beside the loop: FastAPI takes longer to import than the server to start."""
-        if self._documents is None:
-            from groundup.serving.app import documents
+    async def _read(self, call: Call, read: Callable[[], T]) -> T:
+        """What a body says; a large one is read beside the loop, and let go of then.  None is read for a queue that is full."""
+        self.service.batcher.check_room()
+        if len(call.body) < LARGE:
+            return read()
 
-            self._documents = await asyncio.to_thread(documents, self.admission)
-        return self._documents
+        def present() -> T:
+            if GONE in call.scope:
+                raise RequestError(499, "the client closed the connection")
+            return read()
+
+        try:
+            return await self.service.aside.run(present)
+        finally:
+            call.body = b""
+
+    async def _write(self, outputs: records.Arrays, write: Callable[[bool], T]) -> T:
+        """The body of an answer; a large one is written beside the loop."""
+        if sum(x.size for x in outputs.values()) < MANY:
+            return write(False)
+        return await self.service.aside.run(lambda: write(True))
 
     async def _infer(self, call: Call, inputs: records.Arrays, rows: int, timeout: float | None = None) -> records.Arrays:
         if (wished := call.header(b"x-timeout-ms")) is not None:
@@ -208,7 +243,8 @@ class _Handlers:
                 number = -1.0
             limit = timeout_seconds(number, 1e3, "X-Timeout-Ms")
             timeout = limit if timeout is None else min(timeout, limit or timeout)
-        return await self.service.infer(inputs, rows, timeout, call.scope, TICKET)
+        deadline = call.deadline if timeout is None else min(call.deadline, call.began + timeout)
+        return await self.service.infer(inputs, rows, deadline, call.identity, call.scope)
 
     def _named(self, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Probabilities as {class: probability}."""
@@ -254,7 +290,7 @@ def _asset(file: str, content_type: bytes) -> Handler:
     body = resources.files("groundup.serving").joinpath("page", file).read_bytes()
 
     async def page(call: Call) -> Answer:
-        """A page to try the model on."""
+        """A page for people."""
         return Answer(body, content_type=content_type, headers=_SECURITY)
 
     return page

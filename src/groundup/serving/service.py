@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import time
 from typing import Any
 
 from groundup.bundle import Bundle, Proof
 from groundup.monitoring.live import Live
 from groundup.monitoring.settings import Monitor
+from groundup.serving.aside import Aside
 from groundup.serving.batcher import Arrays, Batcher
 from groundup.serving.engine import Engine, cpu_difference
 from groundup.serving.metrics import Metrics
+from groundup.serving.protocol import GONE, TICKET
 from groundup.serving.refusal import RequestError
 from groundup.serving.settings import Serve
 from groundup.serving.v2 import V2
@@ -25,6 +29,7 @@ class Service:
 
     Attributes:
         ready: answering; False before the start and while draining.
+        aside: where large bodies are read and large answers written.
 
     Raises:
         BundleError, ProofError: see :class:`~groundup.serving.engine.Engine`.
@@ -36,7 +41,8 @@ class Service:
         self.proofs: list[Proof] = self.engine.self_test()
         if difference := cpu_difference(bundle):
             _log.warning("%s; the self-test passed", difference)
-        self.v2 = V2(bundle)
+        self.v2 = V2(bundle, settings.queue)
+        self.aside = Aside()
         self.ready = False
         self.draining = False
         self._batcher: Batcher | None = None
@@ -74,31 +80,33 @@ class Service:
             raise RequestError(503, "the server is starting", retry_after=1)
         return self._batcher
 
-    async def infer(self, inputs: Arrays, rows: int, timeout: float | None, scope: Any, leave_key: str) -> Arrays:
+    async def infer(self, inputs: Arrays, rows: int, deadline: float, identity: str, scope: Any) -> Arrays:
         """Answers for valid tensors, through the queue.
 
         Args:
-            timeout: seconds that the client allows; never more than the server's own.
-            scope: of the request; under ``leave_key`` it gets what takes the request out of the queue.
+            deadline: of the request, on the monotonic clock.
+            scope: of the request; it tells whether the client has gone, and gets what takes the request out of the queue.
 
         Raises:
             RequestError: 413, 429, 499, 500, 503 or 504.
         """
-        limit = self.settings.timeout_ms / 1e3
+        if GONE in scope:
+            raise RequestError(499, "the client closed the connection")
         batcher = self.batcher
-        ticket = batcher.submit(inputs, rows, limit if timeout is None else min(limit, timeout))
-        scope[leave_key] = lambda: batcher.cancel(ticket)
+        ticket = batcher.submit(inputs, rows, deadline - time.monotonic(), identity)
+        scope[TICKET] = functools.partial(batcher.cancel, ticket)
         try:
             return await ticket.answer
         finally:
             batcher.cancel(ticket)  # does nothing to one that was answered
             if ticket.started:
                 self.metrics.waited(ticket.started - ticket.came)
+            del scope[TICKET], ticket  # or an exception and this frame hold each other, and with them the tensors
 
-    def _ran(self, inputs: Arrays, outputs: Arrays, seconds: float) -> None:
-        self.metrics.ran(len(next(iter(inputs.values()))), seconds)
+    def _ran(self, inputs: Arrays, outputs: Arrays, identities: list[str], seconds: float) -> None:
+        self.metrics.ran(len(identities), seconds)
         if self.monitor is not None:
-            self.monitor.observe(inputs, outputs)
+            self.monitor.observe(inputs, outputs, identities)
 
 
 def _monitor(bundle: Bundle) -> Live | None:

@@ -11,6 +11,7 @@ import json
 import math
 from typing import Any
 
+from groundup.serving import large_json
 from groundup.serving.refusal import RequestError
 
 
@@ -31,14 +32,18 @@ _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
 
 
-def loads(body: bytes) -> Any:
+def loads(body: bytes, deadline: float = math.inf) -> Any:
     """The value of a JSON document.
 
+    Args:
+        deadline: on the monotonic clock, for large bodies; they are read in steps (see ``large_json``).
+
     Raises:
-        RequestError: 400, saying what is wrong and where.
+        RequestError: 400, saying what is wrong and where; 504, the deadline has passed.
     """
     try:
-        return _decoder.decode(body.decode("utf-8"))
+        text = body.decode("utf-8")
+        return _decoder.decode(text) if len(body) < large_json.LARGE else large_json.loads(text, _decoder, deadline)
     except UnicodeDecodeError as e:
         raise RequestError(400, f"the body is not UTF-8 (byte {e.start}); send JSON encoded as UTF-8") from None
     except json.JSONDecodeError as e:
@@ -54,13 +59,21 @@ def loads(body: bytes) -> Any:
         raise RequestError(400, "the body holds a number with too many digits; at most 4300") from None
 
 
-def dumps(value: Any) -> bytes:
-    """Compact UTF-8 JSON; NaN and infinities are written as null, lone surrogates as U+FFFD."""
-    try:
-        text = _encoder.encode(value)
-    except ValueError:
-        text = _encoder.encode(finite(value))
+def dumps(value: Any, large: bool = False) -> bytes:
+    """Compact UTF-8 JSON; NaN and infinities are written as null, lone surrogates as U+FFFD.
+
+    Args:
+        large: in steps, see ``large_json``; for a thread beside the event loop.
+    """
+    text = "".join(large_json.pieces(value, _encode)) if large else _encode(value)
     return text.encode("utf-8", "replace")
+
+
+def _encode(value: Any) -> str:
+    try:
+        return _encoder.encode(value)
+    except ValueError:
+        return _encoder.encode(finite(value))
 
 
 def finite(value: Any) -> Any:

@@ -62,7 +62,7 @@ def from_json(known: Field, datatype: str, data: Any, rows: int, count: int) -> 
 
 def _numbers(known: Field, data: list[Any]) -> Array:
     try:
-        array = np.array(data)
+        array = records.in_steps(data, 1)
     except ValueError:
         raise RequestError(400, f"{known.name}: 'data': expected numbers, flat or nested as the shape says") from None
     if array.dtype.kind not in "iuf" or array.ndim != 1:

@@ -16,7 +16,7 @@ import numpy as np
 
 from groundup.bundle import Bundle
 from groundup.bundle.signature import Field, Signature
-from groundup.serving.refusal import RequestError
+from groundup.serving.refusal import RequestError, too_many_rows
 from groundup.serving.strict_json import dumps, kind_of, loads
 from groundup.serving.tensors import DATATYPES, OF_DTYPE, OF_KIND, convert, from_bytes, from_json, to_bytes
 
@@ -42,10 +42,10 @@ class Asked:
 
 
 class V2:
-    """Reads requests and writes answers for one bundle."""
+    """Reads requests and writes answers for one bundle; a request of more than ``max_rows`` rows is refused unread."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle, self.signature = bundle, bundle.signature
+    def __init__(self, bundle: Bundle, max_rows: int) -> None:
+        self.bundle, self.signature, self.max_rows = bundle, bundle.signature, max_rows
         self._fields = {f.name: f for f in bundle.signature.inputs}
         self._output_names = [f.name for f in bundle.signature.outputs]
         self._all = dict.fromkeys(self._output_names, False)
@@ -67,14 +67,15 @@ class V2:
             ],
         }
 
-    def read(self, body: bytes, header_length: str | None) -> tuple[Arrays, int, Asked]:
+    def read(self, body: bytes, header_length: str | None, deadline: float = math.inf) -> tuple[Arrays, int, Asked]:
         """Tensors, their number of rows, and what is asked.
 
         Args:
             header_length: of the ``Inference-Header-Content-Length`` header; bytes of JSON before the raw tensors.
+            deadline: of the request, on the monotonic clock; looked at while a large body is read.
 
         Raises:
-            RequestError: 400.
+            RequestError: 400, 413, 504.
         """
         raw = memoryview(b"")
         if header_length is not None:
@@ -84,7 +85,7 @@ class V2:
                     400, f"Inference-Header-Content-Length: expected a whole number from 1 to the {len(body)} bytes of the body"
                 )
             raw, body = memoryview(body)[size:], body[:size]
-        request = loads(body)
+        request = loads(body, deadline)
         if type(request) is not dict:
             raise RequestError(400, f"expected an object with 'inputs', got {kind_of(request)}")
         asked = self._asked(request)
@@ -114,8 +115,12 @@ class V2:
             )
         return inputs, rows, asked
 
-    def write(self, outputs: Arrays, asked: Asked) -> tuple[bytes, int | None]:
-        """The body, and the number of its bytes that are JSON where raw tensors follow (else None)."""
+    def write(self, outputs: Arrays, asked: Asked, large: bool = False) -> tuple[bytes, int | None]:
+        """The body, and the number of its bytes that are JSON where raw tensors follow (else None).
+
+        Args:
+            large: see ``strict_json.dumps``.
+        """
         written = []
         tail = []
         for name, as_bytes in (asked.outputs or self._all).items():
@@ -133,7 +138,7 @@ class V2:
         if asked.id is not None:
             answer["id"] = asked.id
         answer["outputs"] = written
-        head = dumps(answer)
+        head = dumps(answer, large)
         return (b"".join([head, *tail]), len(head)) if tail else (head, None)
 
     def _asked(self, request: dict[str, Any]) -> Asked:
@@ -190,6 +195,8 @@ class V2:
             return known.name, convert(known, datatype, from_bytes(raw[:size], datatype, count, known.name), rows), raw[size:]
         if "data" not in item:
             raise RequestError(400, f"{known.name}: 'data' is missing")
+        if rows > self.max_rows and type(item["data"]) is list and len(item["data"]) in (rows, count):
+            raise too_many_rows(rows, self.max_rows)
         return known.name, from_json(known, datatype, item["data"], rows, count), raw
 
 

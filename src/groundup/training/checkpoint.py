@@ -6,6 +6,7 @@
 
 Written to a temporary name, made durable, read back and compared, then renamed: a crash at any point leaves the old ones.
 A file whose bytes do not match its name is damaged and is passed over, so a resumed training falls back to the one before.
+So is one of another training (other model, data or settings, told by its fingerprint) that the folder was used for before.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ FORMAT = 1
 def write(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Path:
     """Make a checkpoint durable and drop all but the newest ``KEEP``.
 
+    One of a later step than this is of another training, as this one has not been there yet, and is dropped too: it
+    would take the place of this one, step after step.
+
     Raises:
         StorageError: the disk is full or read-only, or what was read back is not what was written.
     """
@@ -54,13 +58,19 @@ def write(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, 
             fsync_dir(folder)
         finally:
             temporary.unlink(missing_ok=True)
-        for old in _found(folder)[KEEP:]:
+        found = _found(folder)
+        here = found.index(path)
+        for old in found[:here] + found[here + KEEP :]:
             old.unlink(missing_ok=True)
     return path
 
 
-def newest(folder: Path, note: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and facts of the newest undamaged checkpoint, or None; each damaged one is noted and removed."""
+def newest(folder: Path, fingerprint: str, note: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and facts of the newest undamaged checkpoint with this fingerprint, or None.
+
+    Each damaged one is noted and removed; those of another training are noted once and left until this one has its own.
+    """
+    others = 0
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
     for path in _found(folder):
@@ -72,10 +82,15 @@ def newest(folder: Path, note: Callable[[str], None]) -> tuple[dict[str, Tensor]
                 facts = json.loads((f.metadata() or {})["facts"])
                 if facts["format"] != FORMAT:
                     raise SafetensorError(f"its format is {facts['format']}, expected {FORMAT}")
+                if facts["fingerprint"] != fingerprint:
+                    others += 1
+                    continue
                 return {name: f.get_tensor(name) for name in f.keys()}, facts  # noqa: SIM118 - no mapping
         except (SafetensorError, KeyError, ValueError) as e:
             note(f"checkpoint of step {int(step)} cannot be used ({e}); falling back to the one before")
             path.unlink()
+    if others:
+        note("the checkpoint here is of another model, data or setting; training starts anew")
     return None
 
 
@@ -133,7 +148,7 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 def _found(folder: Path) -> list[Path]:
     """Checkpoints by step, newest first."""
-    return sorted(folder.glob("[0-9]*-*.safetensors"), key=lambda p: p.name, reverse=True)
+    return sorted(folder.glob("[0-9]*-*.safetensors"), key=lambda p: int(p.name.partition("-")[0]), reverse=True)
 
 
 def unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,22 +13,17 @@ from its checkpoint to the same weights, bit for bit (on the same machine).
 from __future__ import annotations
 
 import math
-import random
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from groundup import metrics
 from groundup.errors import ModelError
-from groundup.progress import Progress, Task
+from groundup.progress import Task
 from groundup.training import checkpoint, losses, optimizers, precision, sampler, schedules
 from groundup.training.arrays import Arrays
 from groundup.training.augment import Augmenter, wanted
@@ -36,25 +31,10 @@ from groundup.training.ema import Ema
 from groundup.training.selection import Selection
 from groundup.training.settings import Train
 from groundup.training.state import Facts, State
+from groundup.training.surroundings import Surroundings, isolated
 
 TICK = 0.2
 """Seconds between looks at the progress display and at the losses for NaN."""
-
-
-class Surroundings(Protocol):
-    """What a training asks of its caller (``lifecycle.stage.Context`` is this)."""
-
-    @property
-    def work(self) -> Path: ...
-    @property
-    def progress(self) -> Progress: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def stopping(self) -> threading.Event: ...
-    @property
-    def log_metrics(self) -> Callable[[dict[str, float], int], Any]: ...
-    def check(self) -> None: ...
 
 
 OnEpoch = Callable[[int, dict[str, float]], None]
@@ -94,7 +74,7 @@ def fit(
         Interrupted: asked to stop; a checkpoint was written first.
         StorageError: a checkpoint cannot be written.
     """
-    with _isolated(settings, around.seed):
+    with isolated(settings, around.seed):
         return _Fit(model, arrays, settings, around, fingerprint, on_epoch, watch).run()
 
 
@@ -284,7 +264,8 @@ class _Fit:
         best, metric, settings = self.state.facts.best, self.selection.metric, self.settings
         kept = "there is no good checkpoint yet; "
         if self.state.best:
-            path = checkpoint.write(self.around.work / "good", self.state.facts.epoch, self.state.best, {"best": best})
+            facts = {"fingerprint": self.state.fingerprint, "best": best}
+            path = checkpoint.write(self.around.work / "good", self.state.facts.epoch, self.state.best, facts)
             kept = f"the last good weights ({metric} {best.get(metric, math.nan):.4g} after epoch {best['epoch']:.0f}) are in {path}; "
         hints = [f"train.optimizer.lr={settings.optimizer.lr / 10:g}"]
         hints += ["train.clip_norm=1"] if settings.clip_norm is None else []
@@ -357,25 +338,3 @@ def predict(
             parts.append(scores.float())
     model.train(was_training)
     return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-
-@contextmanager
-def _isolated(settings: Train, seed: int) -> Iterator[None]:
-    """Seed everything that may draw, set threads and determinism, and put all of it back."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    python, legacy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            if settings.threads:
-                torch.set_num_threads(settings.threads)
-            if settings.deterministic:
-                torch.use_deterministic_algorithms(True)
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic)
-            random.setstate(python)
-            np.random.set_state(legacy)

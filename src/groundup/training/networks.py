@@ -17,8 +17,9 @@ from torch import nn
 from groundup.bundle.files import explaining_storage
 from groundup.errors import GroundupError, ModelError
 from groundup.training.arrays import Arrays
-from groundup.training.loop import Fitted, Surroundings, fit
+from groundup.training.loop import Fitted, fit
 from groundup.training.settings import Train
+from groundup.training.surroundings import Surroundings
 
 
 class Recipe(Protocol):

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from groundup.bundle.proof import Proof
 from groundup.errors import Interrupted
-from groundup.progress import Progress, Silent
 from groundup.proof.invariance import invariances
 from groundup.training import checkpoint, networks
 from groundup.training.arrays import Arrays
-from groundup.training.loop import Surroundings, fit
+from groundup.training.loop import fit
 from groundup.training.settings import Checkpoint, Train
+from groundup.training.surroundings import Quiet, StopAfter, Surroundings
 
 
 def proofs(recipe: networks.Recipe, arrays: Arrays, section: Train, around: Surroundings) -> list[Proof]:
@@ -29,32 +26,6 @@ def proofs(recipe: networks.Recipe, arrays: Arrays, section: Train, around: Surr
         n = min(len(arrays.y), 64)
         found += invariances(networks.built(recipe, arrays, section, around.seed), torch.from_numpy(arrays.X[:n]), arrays.targets()[:n])
     return found
-
-
-class _StopAfter(threading.Event):
-    """An event that is set from its ``looks``-th look on."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    def is_set(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
-
-
-@dataclass(frozen=True)
-class _Quiet:
-    """Surroundings in which nothing is shown or logged."""
-
-    work: Path
-    seed: int
-    stopping: threading.Event = field(default_factory=threading.Event)
-    progress: Progress = field(default_factory=Silent)
-    log_metrics: Callable[[dict[str, float], int], Any] = lambda metrics, step: None
-
-    def check(self) -> None:
-        raise Interrupted("stopped for the proof")
 
 
 def resume_is_uninterrupted(recipe: networks.Recipe, arrays: Arrays, section: Train, around: Surroundings) -> Proof:
@@ -69,14 +40,14 @@ def resume_is_uninterrupted(recipe: networks.Recipe, arrays: Arrays, section: Tr
         with tempfile.TemporaryDirectory(dir=around.work) as folder:
             if stop_after is not None:
                 try:
-                    around_stop = _Quiet(Path(folder), around.seed, _StopAfter(stop_after))
+                    around_stop = Quiet(Path(folder), around.seed, StopAfter(stop_after))
                     fit(networks.built(recipe, small, short, around.seed), small, short, around_stop)
                 except Interrupted:
                     pass
                 else:
                     raise AssertionError("the proof's training was not interrupted")
             model = networks.built(recipe, small, short, around.seed)
-            fitted = fit(model, small, short, _Quiet(Path(folder), around.seed))
+            fitted = fit(model, small, short, Quiet(Path(folder), around.seed))
             return {**checkpoint.with_prefix("best", model.state_dict()), **checkpoint.with_prefix("last", fitted.last)}
 
     through, resumed = weights(None), weights(steps_an_epoch)

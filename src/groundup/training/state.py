@@ -84,13 +84,10 @@ class State:
 
     def resume(self, folder: Path, note: Callable[[str], None]) -> bool:
         """Take up the newest usable checkpoint of this very training; False where there is none."""
-        found = checkpoint.newest(folder, note)
+        found = checkpoint.newest(folder, self.fingerprint, note)
         if found is None:
             return False
         tensors, facts = found
-        if facts["fingerprint"] != self.fingerprint:
-            note("the checkpoint here is of another model, data or setting; training starts anew")
-            return False
         self.facts = Facts(**facts["training"])
         self.model.load_state_dict(checkpoint.under("model", tensors))
         if self.ema:

@@ -22,6 +22,16 @@ from groundup.errors import DataError
 __all__ = ["ArraySource", "Arrays", "BadRow", "Entry", "Source", "TableSource", "entries", "find"]
 
 
+_OTHER = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "workbooks are not read; save the sheet as CSV"),
+    ".json": "a JSON document is not read; write one object a line (JSON Lines), or give data.format: jsonl if that is what it holds",
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".joblib", ".pt", ".pth"), "pickles are never loaded, they can run anything; save the table as Parquet"
+    ),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), "archives are not read; unpack it"),
+}
+
+
 class Entry(NamedTuple):
     """One named data set."""
 
@@ -53,7 +63,15 @@ def find(section: Data, root: Path) -> Source:
         if hasattr(module, "claim") and (source := module.claim(section, root)) is not None:
             return source  # type: ignore[no-any-return]
     names = [entry.name for entry in entries()]
+    if "://" in section.source:
+        told = section.source.partition("://")[0]
+        raise DataError(
+            f"data at {told}:// is not read; addresses are http://, https://, sqlite:/// and postgresql://; "
+            "download the file and give its path as data.source"
+        )
     path = root / section.source
+    if (other := _OTHER.get(path.suffix.lower())) and path.exists():
+        raise DataError(f"{section.source}: {other}")
     if path.exists():
         raise DataError(
             f"cannot tell what {section.source!r} holds from its ending; give data.format: csv, parquet, jsonl, sqlite, npz or images"

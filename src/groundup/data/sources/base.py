@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.errors import DataError
 from groundup.progress import Progress, Silent
 
 
@@ -22,6 +23,23 @@ def quoted(name: str) -> str:
 def text(value: str) -> str:
     """A string constant inside SQL."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def is_web_page(head: bytes) -> bool:
+    """Whether a file that starts so is the page about a file, or an error page, rather than the file."""
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
+
+
+def alike(names: list[str], where: str) -> None:
+    """Refuse columns whose names are told apart by their letters' case alone, which SQL does not.
+
+    Raises:
+        DataError: there are such; the message names them.
+    """
+    folded = [name.casefold() for name in names]
+    if twins := [name for name in names if name and folded.count(name.casefold()) > 1]:
+        told = " and ".join(map(repr, twins))
+        raise DataError(f"{where}: the column names {told} differ in nothing but large and small letters; rename one of them")
 
 
 class BadRow(NamedTuple):
@@ -57,9 +75,17 @@ class TableSource(Source):
 
     Attributes:
         loose: values are text whose types were guessed (CSV, JSON Lines, SQLite): a declared kind may differ from the guess.
+        comma: a comma stands before the fraction of numbers in text.
+        objects: a row is an object of its own, which may lack every column (JSON Lines).
     """
 
     loose = False
+    comma = False
+    objects = False
+
+    def place(self, row: int) -> str:
+        """What messages call a row of :meth:`relation`, counted from 0."""
+        return f"row {row}"
 
     @abstractmethod
     def relation(self, con: Any, types: Mapping[str, str] | None = None, *, forgiving: bool = False) -> str:

@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import csv
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from groundup.data.settings import Data
 from groundup.data.sources import existing
-from groundup.data.sources.base import BadRow, Source, TableSource, text
+from groundup.data.sources.base import BadRow, Source, TableSource, alike, is_web_page, text
 from groundup.errors import DataError
 
 _SEPARATORS = ",;\t|"
 _LONGEST = 16 << 20  # bytes of one line
+_BUFFER = 2 * _LONGEST  # bytes read at once; DuckDB's own choice is sixteen lines, which its share of the memory does not hold
 _HEAD = 1 << 16  # bytes looked at here
+_COMMA, _POINT = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?"), re.compile(r"[+-]?\d+\.\d+([eE][+-]?\d+)?")
 
 
 def claim(section: Data, root: Path) -> Source | None:
     name = section.source.lower().removesuffix(".gz")
-    if section.format != "csv" and (section.format is not None or not name.endswith((".csv", ".tsv")) or "://" in name):
+    if "://" in name or (section.format != "csv" and (section.format is not None or not name.endswith((".csv", ".tsv")))):
         return None
-    return Csv(existing(section, root), section.source, section.missing)
+    return Csv(existing(section, root), section.source, section.missing, section.decimal)
 
 
 class Csv(TableSource):
     loose = True
 
-    def __init__(self, path: Path, where: str, missing: list[str]) -> None:
-        self.path, self.where, self.missing = path, where, missing
+    def __init__(self, path: Path, where: str, missing: list[str], decimal: str | None = None) -> None:
+        self.path, self.where, self.missing, self.decimal = path, where, missing, decimal
 
     def identity(self) -> str:
         from groundup.data.hashing import file_hash
 
         return file_hash(self.path)
 
+    def place(self, row: int) -> str:
+        return f"line {row + 2}"  # if no value before it holds a line break
+
     def relation(self, con: Any, types: Mapping[str, str] | None = None, *, forgiving: bool = False) -> str:
-        separator, names = self._checked()
+        separator, names, self.comma = self._checked()
         options = [
             text(str(self.path)),
             f"delim={text(separator)}",
@@ -44,6 +51,8 @@ class Csv(TableSource):
             "quote='\"'",
             "escape='\"'",
             f"max_line_size={_LONGEST}",
+            f"buffer_size={_BUFFER}",
+            f"decimal_separator={text(',' if self.comma else '.')}",
             f"nullstr=[{', '.join(map(text, self.missing))}]",
         ]
         if forgiving:
@@ -51,8 +60,7 @@ class Csv(TableSource):
             options += ["auto_detect=false", f"columns={{{columns}}}", "store_rejects=true", "rejects_limit=0"]
         elif types:
             told = ", ".join(f"{text(n)}: {text(t)}" for n, t in types.items())
-            dates = any(t.startswith(("DATE", "TIME")) for t in types.values())  # their format is found by looking
-            options += [f"types={{{told}}}"] if dates or list(types) != names else ["auto_detect=false", f"columns={{{told}}}"]
+            options += [f"types={{{told}}}"] if list(types) != names else ["auto_detect=false", f"columns={{{told}}}"]
         return f"read_csv({', '.join(options)})"
 
     def structural_errors(self, con: Any) -> list[BadRow]:
@@ -61,14 +69,24 @@ class Csv(TableSource):
             BadRow(int(line) - 2, "", _short(message)) for line, message in found
         ]  # row 0 stands in line 2, if no value holds a line break
 
-    def _checked(self) -> tuple[str, list[str]]:
-        """The separator and the column names; raises where the file is empty, not UTF-8, or names a column twice."""
+    def _checked(self) -> tuple[str, list[str], bool]:
+        """The separator, the column names, whether fractions follow a comma.
+
+        Raises:
+            DataError: the file is empty, no CSV, not UTF-8, or names a column twice.
+        """
         with _open(self.path) as f:
             head = f.read(_HEAD)
         if not head.strip():
             raise DataError(f"{self.where} is empty; expected a line of column names and at least one row")
+        if is_web_page(head):
+            raise DataError(
+                f"{self.where} holds a web page, not a CSV; download the file itself (a 'raw' link) instead of the page about it"
+            )
         if head.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise DataError(f"{self.where} is UTF-16 text; save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')")
+        if head.startswith(b"PK\x03\x04"):
+            raise DataError(f"{self.where} is a zip archive or a workbook, not a CSV; unpack it, or save the sheet as CSV")
         if b"\x00" in head:
             raise DataError(f"{self.where} holds zero bytes, so it is no CSV; give data.format if it is something else")
         cut = head if len(head) < _HEAD else head[: head.rfind(b"\n") + 1] or head
@@ -78,13 +96,15 @@ class Csv(TableSource):
             line = cut[: e.start].count(b"\n") + 1
             raise DataError(
                 f"{self.where}:{line}: byte 0x{cut[e.start]:02x} is not UTF-8; save the file as UTF-8, or convert it with: "
-                f"iconv -f latin1 -t utf-8 {self.path.name}"
+                f"iconv -f latin1 -t utf-8 {shlex.quote(self.path.name)} > utf8.csv"
             ) from e
         separator = _separator(lines)
         names = next(csv.reader(lines, delimiter=separator))
         if twice := sorted({n for n in names if n and names.count(n) > 1}):
             raise DataError(f"{self.where}:1: column name {', '.join(map(repr, twice))} stands there more than once; rename one of them")
-        return separator, [name or f"column{i}" for i, name in enumerate(names)]
+        alike(names, f"{self.where}:1")
+        comma = self.decimal == "," or (self.decimal is None and _fractions_follow_commas(lines, separator))
+        return separator, [name or f"column{i}" for i, name in enumerate(names)], comma
 
 
 def _separator(lines: list[str]) -> str:
@@ -96,6 +116,14 @@ def _separator(lines: list[str]) -> str:
         if usual > most and counts[0] == usual and counts.count(usual) >= 0.8 * len(counts):
             best, most = candidate, usual
     return best
+
+
+def _fractions_follow_commas(lines: list[str], separator: str) -> bool:
+    """Whether values such as 12,5 stand there and none such as 12.5."""
+    if separator == ",":
+        return False
+    values = [value.strip() for row in csv.reader(lines[1:1000], delimiter=separator) for value in row]
+    return any(map(_COMMA.fullmatch, values)) and not any(map(_POINT.fullmatch, values))
 
 
 def _open(path: Path) -> Any:

@@ -48,13 +48,14 @@ def query_of(section: Data, url: str, tables: list[str] | None = None) -> str:
     asked = [("table", v) for v in (section.table, told.get("table")) if v] + [
         ("query", v) for v in (section.query, told.get("query")) if v
     ]
+    where = public(section.source) if "://" in section.source else section.source
     if len(asked) > 1:
-        raise DataError(f"{section.source} names {' and '.join(k for k, _ in asked)}; give one table or one query")
+        raise DataError(f"{where} names {' and '.join(k for k, _ in asked)}; give one table or one query")
     if not asked:
         if tables is not None and len(tables) == 1:
             return f"SELECT * FROM {quoted(tables[0])}"
         has = f"; it has {', '.join(tables[:20])}" if tables else ""
-        raise DataError(f"which table of {section.source} is to be read? give data.table or data.query{has}")
+        raise DataError(f"which table of {where} is to be read? give data.table or data.query{has}")
     kind, value = asked[0]
     if kind == "query":
         return value.strip().rstrip(";")
@@ -62,7 +63,14 @@ def query_of(section: Data, url: str, tables: list[str] | None = None) -> str:
 
 
 def public(url: str) -> str:
-    """The URL without user, password and options: fit for messages and files."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{host}{':' + str(parts.port) if parts.port else ''}{parts.path}"
+    """The URL without user, password and options: fit for messages and files.
+
+    Raises:
+        DataError: its host or port cannot be one.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as e:
+        raise DataError(f"data.source is no usable URL: {e}; expected scheme://host:port/path") from e
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path}"

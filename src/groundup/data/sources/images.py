@@ -1,7 +1,8 @@
 """A folder of images, a class a subfolder: ``pets/cat/1.jpg``, ``pets/dog/holiday/2.png``.
 
 Any file that Pillow reads, in any mode: palettes and CMYK become colours, 16-bit greys lose their low byte, transparency
-shows white, cameras' orientation marks are obeyed.  A file that cannot be decoded goes to quarantine with the reason.
+shows white, cameras' orientation marks are obeyed, of an animation the first frame counts.  A file that cannot be decoded
+goes to quarantine with the reason.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"}
 
 def claim(section: Data, root: Path) -> Source | None:
     path = root / section.source
-    if section.format != "images" and (section.format is not None or "://" in section.source or not path.is_dir()):
+    if "://" in section.source or (section.format != "images" and (section.format is not None or not path.is_dir())):
         return None
     if not path.is_dir():
         raise DataError(f"no folder {section.source} (looked in {path.parent})")
@@ -71,7 +72,7 @@ class Folder(ArraySource):
     def _load(self, work: Path, limit: int | None) -> Arrays:
         files, others = self._files()
         files = files[:limit]
-        notes = [f"{len(others)} files are no images and were passed over (such as {others[0].name})"] if others else []
+        notes = [f"files that are no images were passed over: {len(others)} (such as {others[0].name})"] if others else []
         names = [p.relative_to(self.path).parts[0] for p in files]
         empty = sorted({p.name for p in self.path.iterdir() if p.is_dir() and not p.name.startswith(".")} - set(names))
         if empty and limit is None:

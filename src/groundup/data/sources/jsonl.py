@@ -15,13 +15,14 @@ _ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
 
 def claim(section: Data, root: Path) -> Source | None:
-    if section.format != "jsonl" and (section.format is not None or not section.source.lower().endswith(_ENDINGS)):
+    name = section.source.lower()
+    if "://" in name or (section.format != "jsonl" and (section.format is not None or not name.endswith(_ENDINGS))):
         return None
     return JsonLines(existing(section, root), section.source)
 
 
 class JsonLines(TableSource):
-    loose = True
+    loose = objects = True
 
     def __init__(self, path: Path, where: str) -> None:
         self.path, self.where = path, where
@@ -34,6 +35,8 @@ class JsonLines(TableSource):
     def relation(self, con: Any, types: Mapping[str, str] | None = None, *, forgiving: bool = False) -> str:
         if self.path.stat().st_size == 0:
             raise DataError(f"{self.where} is empty; expected at least one JSON object")
+        if not types and _first_byte(self.path) == b"[":
+            raise DataError(f"{self.where} is one JSON list; write its objects one a line, without the brackets and commas about them")
         options = [text(str(self.path)), "format='newline_delimited'", "maximum_sample_files=1", "map_inference_threshold=-1"]
         if types:
             columns = ", ".join(f"{text(n)}: {text('VARCHAR' if forgiving else t)}" for n, t in types.items())
@@ -41,3 +44,11 @@ class JsonLines(TableSource):
         if forgiving:
             options.append("ignore_errors=true")  # a broken line is a row of missing values
         return f"read_json({', '.join(options)})"
+
+
+def _first_byte(path: Path) -> bytes:
+    """The first byte that is no space."""
+    import gzip
+
+    with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as f:
+        return f.read(1 << 12).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]

@@ -25,7 +25,8 @@ _X, _Y = ("x", "X", "images"), ("y", "Y", "labels", "targets")
 
 
 def claim(section: Data, root: Path) -> Source | None:
-    if section.format != "npz" and (section.format is not None or not section.source.lower().endswith(".npz")):
+    name = section.source.lower()
+    if "://" in name or (section.format != "npz" and (section.format is not None or not name.endswith(".npz"))):
         return None
     return Npz(existing(section, root), section.source, section.target)
 
