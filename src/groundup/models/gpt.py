@@ -48,12 +48,16 @@ PRESETS = {
     "gpt2-large": Preset({"n_layers": 36, "n_heads": 20, "d_model": 1280}, 774e6, "table 2 says 762M; later corrected to 774M"),
     "gpt2-xl": Preset({"n_layers": 48, "n_heads": 25, "d_model": 1600}, 1558e6, "table 2 says 1542M; later corrected to 1558M"),
     "gpt3-small": Preset({"n_layers": 12, "n_heads": 12, "d_model": 768} | _GPT3, 125e6, "Brown et al. 2020, table 2.1"),
-    "gpt3-medium": Preset({"n_layers": 24, "n_heads": 16, "d_model": 1024} | _GPT3, 350e6, "Brown et al. 2020, table 2.1"),
+    "gpt3-medium": Preset(
+        {"n_layers": 24, "n_heads": 16, "d_model": 1024} | _GPT3,
+        350e6,
+        "Brown et al. 2020, table 2.1: printed as 350M, its own sizes give 355.9M",
+    ),
     "gpt3-large": Preset({"n_layers": 24, "n_heads": 16, "d_model": 1536} | _GPT3, 760e6, "Brown et al. 2020, table 2.1"),
     "gpt3-xl": Preset(
         {"n_layers": 24, "n_heads": 24, "d_model": 2048, "d_head": 128} | _GPT3,
         1.3e9,
-        "Brown et al. 2020, table 2.1: 24 heads of 128 are wider together (3,072) than d_model, as printed",
+        "Brown et al. 2020, table 2.1: the printed 24 heads of 128 make 1.517B; 16 heads, as wide together as d_model, make 1.316B",
     ),
     "gpt3-2.7b": Preset({"n_layers": 32, "n_heads": 32, "d_model": 2560} | _GPT3, 2.7e9, "Brown et al. 2020, table 2.1"),
     "gpt3-6.7b": Preset({"n_layers": 32, "n_heads": 32, "d_model": 4096} | _GPT3, 6.7e9, "Brown et al. 2020, table 2.1"),

@@ -44,7 +44,11 @@ PRESETS = {
     "llama-7b": Preset({}, 6.7e9, "Touvron et al. 2023, table 2"),
     "llama-13b": Preset({"n_layers": 40, "n_heads": 40, "d_model": 5120, "d_ff": 13824}, 13.0e9, "Touvron et al. 2023, table 2"),
     "llama-33b": Preset({"n_layers": 60, "n_heads": 52, "d_model": 6656, "d_ff": 17920}, 32.5e9, "Touvron et al. 2023, table 2"),
-    "llama-65b": Preset({"n_layers": 80, "n_heads": 64, "d_model": 8192, "d_ff": 22016}, 65.2e9, "Touvron et al. 2023, table 2"),
+    "llama-65b": Preset(
+        {"n_layers": 80, "n_heads": 64, "d_model": 8192, "d_ff": 22016},
+        65.2e9,
+        "Touvron et al. 2023, table 2: the printed 65.2B is 65.29B cut off, not rounded",
+    ),
     "llama2-7b": Preset(_LLAMA2, 6.7e9, "as LLaMA 7B; Llama 2's paper rounds to 7B"),
     "llama2-13b": Preset({"n_layers": 40, "n_heads": 40, "d_model": 5120, "d_ff": 13824} | _LLAMA2, 13.0e9, "as LLaMA 13B"),
     "llama2-70b": Preset(
@@ -59,7 +63,11 @@ PRESETS = {
         405e9,
         "arXiv:2407.21783, table 3, rounds down",
     ),
-    "llama3.2-1b": Preset({"n_layers": 16, "n_heads": 32, "d_model": 2048, "d_ff": 8192} | _LLAMA3 | _LLAMA32, 1.23e9, "its model card"),
+    "llama3.2-1b": Preset(
+        {"n_layers": 16, "n_heads": 32, "d_model": 2048, "d_ff": 8192} | _LLAMA3 | _LLAMA32,
+        1.23e9,
+        "its model card: 1.236B cut off, not rounded",
+    ),
     "llama3.2-3b": Preset({"n_layers": 28, "n_heads": 24, "d_model": 3072, "d_ff": 8192} | _LLAMA3 | _LLAMA32, 3.21e9, "its model card"),
 }
 """Published sizes by name."""
