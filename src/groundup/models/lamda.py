@@ -38,7 +38,8 @@ from groundup.errors import ModelError
 from groundup.generation import Sampling, generate
 from groundup.nn.attention import MultiHeadAttention
 from groundup.nn.cache import Cache
-from groundup.nn.checkpoint import Pretrained, Source
+from groundup.nn.checkpoint import Source
+from groundup.nn.decoder_only import DecoderOnly
 from groundup.nn.decoding import NetworkDecoder
 from groundup.nn.feedforward import GatedFeedForward, normal_
 from groundup.nn.masks import visible
@@ -76,7 +77,7 @@ class Block(nn.Module):
         return answer
 
 
-class LaMDA(Pretrained):
+class LaMDA(DecoderOnly):
     """A decoder-only transformer over tokens, with relative positions.
 
     Args:
@@ -133,39 +134,6 @@ class LaMDA(Pretrained):
             block.attention.out.weight.div_(math.sqrt(2 * self.n_layers))
             block.mlp.down.weight.div_(math.sqrt(2 * self.n_layers))
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        mask: Tensor | None = None,
-        segments: Tensor | None = None,
-        cache: Cache | None = None,
-        trace: Trace | None = None,
-        last: bool = False,
-    ) -> Tensor:
-        """Logits of the next token after each token.
-
-        Args:
-            tokens: (B, T), integers.
-            mask: (B, S), false for padding, over the tokens in the cache and these; distances count it, so let it not
-                stand between tokens.
-            segments: (B, S), numbers of packed documents; tokens see their own document only.
-            cache: read and extended; made by :meth:`new_cache`.
-            trace: is shown every intermediate value.
-            last: the logits after the last token alone.
-
-        Returns:
-            (B, T, N_V), or (B, 1, N_V) for ``last``.
-
-        Raises:
-            ModelError: more tokens than the context.
-        """
-        x = self.hidden(tokens, mask=mask, segments=segments, cache=cache, trace=trace)
-        logits = F.linear(x[:, -1:] if last else x, self.tokens.weight)
-        if trace is not None:
-            trace.see("logits", logits)
-        return logits
-
     def hidden(
         self,
         tokens: Tensor,
@@ -175,31 +143,14 @@ class LaMDA(Pretrained):
         cache: Cache | None = None,
         trace: Trace | None = None,
     ) -> Tensor:
-        """What :meth:`forward` unembeds, (B, T, D)."""
-        T, before = tokens.shape[1], cache.length if cache is not None else 0
-        if (S := before + T) > self.context:
-            raise ModelError(f"lamda: {S} tokens, and the context is {self.context}; shorten the text")
-        x: Tensor = self.tokens(tokens)  # (B, T, D)
+        """What :meth:`forward` unembeds, (B, T, D); distances count padding, so let it not stand between tokens."""
+        T, before = self.span(tokens, cache)
+        S = before + T
         lower = torch.ones(T, S, dtype=torch.bool, device=tokens.device).tril(before)
         seen = visible(T, mask, segments, causal=True)
         seen = lower if seen is None else seen & lower
         bias = self.distances(T, S).masked_fill(~seen, -torch.inf)  # (1 or B, H, T, S), the mask too, made once for all layers
-        if trace is not None:
-            trace.see("embedding", x)
-        for i, block in enumerate(self.blocks):
-            part = trace.within(f"block.{i}") if trace is not None else None
-            x = block(x, bias=bias, cache=None if cache is None else cache[i], trace=part)
-            if part is not None:
-                part.see("output", x)
-        x = self.final_norm(x)
-        if trace is not None:
-            trace.see("final_norm", x)
-        return x
-
-    def new_cache(self, batch: int, capacity: int | None = None) -> Cache:
-        """An empty cache for ``batch`` sequences of at most ``capacity`` tokens (the context where left out)."""
-        weight = self.tokens.weight
-        return Cache(self.n_layers, batch, self.n_heads, capacity or self.context, self.d_head, dtype=weight.dtype, device=weight.device)
+        return self.through(self.tokens(tokens), cache, trace, bias=bias)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from groundup.errors import ModelError
 from groundup.nn.attention import MultiHeadAttention
 from groundup.nn.cache import Cache
-from groundup.nn.checkpoint import Pretrained, Source, linear, require
+from groundup.nn.checkpoint import Source, linear, require
+from groundup.nn.decoder_only import DecoderOnly
 from groundup.nn.feedforward import GatedFeedForward, normal_
 from groundup.nn.masks import positions, visible
 from groundup.nn.norm import RMSNorm
@@ -115,7 +116,7 @@ class Block(nn.Module):
         return y
 
 
-class Llama(Pretrained):
+class Llama(DecoderOnly):
     """A decoder-only transformer over tokens, with rotary positions and grouped-query attention.
 
     Args:
@@ -182,38 +183,6 @@ class Llama(Pretrained):
             if name.endswith(("attention.out.weight", "mlp.down.weight")):
                 parameter.div_(math.sqrt(2 * self.n_layers))
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        mask: Tensor | None = None,
-        segments: Tensor | None = None,
-        cache: Cache | None = None,
-        trace: Trace | None = None,
-        last: bool = False,
-    ) -> Tensor:
-        """Logits of the next token after each token.
-
-        Args:
-            tokens: (B, T), integers.
-            mask: (B, S), false for padding, over the tokens in the cache and these; positions are counted without it.
-            segments: (B, S), numbers of packed documents; tokens see their own document only.
-            cache: read and extended; made by :meth:`new_cache`.
-            trace: is shown every intermediate value.
-            last: the logits after the last token alone.
-
-        Returns:
-            (B, T, N_V), or (B, 1, N_V) for ``last``.
-
-        Raises:
-            ModelError: more tokens than the context.
-        """
-        x = self.hidden(tokens, mask=mask, segments=segments, cache=cache, trace=trace)
-        logits = F.linear(x[:, -1:] if last else x, self.tokens.weight if self.tied else self.unembedding.weight)
-        if trace is not None:
-            trace.see("logits", logits)
-        return logits
-
     def hidden(
         self,
         tokens: Tensor,
@@ -224,32 +193,17 @@ class Llama(Pretrained):
         trace: Trace | None = None,
     ) -> Tensor:
         """What :meth:`forward` unembeds, (B, T, D)."""
-        T, before = tokens.shape[1], cache.length if cache is not None else 0
-        if before + T > self.context:
-            raise ModelError(f"llama: {before + T} tokens, and the context is {self.context}; shorten the text")
-        x = self.tokens(tokens)  # (B, T, D)
+        T, before = self.span(tokens, cache)
+        x: Tensor = self.tokens(tokens)  # (B, T, D)
         ω = frequencies(self.d_head, self.rotary_base, device=tokens.device)
         ω = ω if self.stretch is None else Stretch(*self.stretch)(ω)
         at = positions(T, mask, segments, start=before, device=tokens.device)
         rotation = Rotation(at, self.d_head, inverse_frequencies=ω, dtype=x.dtype)
-        seen = visible(T, mask, segments, causal=True)
-        if trace is not None:
-            trace.see("embedding", x)
-        for i, block in enumerate(self.blocks):
-            part = trace.within(f"block.{i}") if trace is not None else None
-            x = block(x, mask=seen, rotation=rotation, cache=None if cache is None else cache[i], trace=part)
-            if part is not None:
-                part.see("output", x)
-        x = self.final_norm(x)
-        if trace is not None:
-            trace.see("final_norm", x)
-        y: Tensor = x
-        return y
+        return self.through(x, cache, trace, mask=visible(T, mask, segments, causal=True), rotation=rotation)
 
-    def new_cache(self, batch: int, capacity: int | None = None) -> Cache:
-        """An empty cache for ``batch`` sequences of at most ``capacity`` tokens (the context where left out)."""
-        weight = self.tokens.weight
-        return Cache(self.n_layers, batch, self.n_kv_heads, capacity or self.context, self.d_head, dtype=weight.dtype, device=weight.device)
+    def unembed(self, x: Tensor) -> Tensor:
+        """Logits (B, T, N_V) of hidden states (B, T, D)."""
+        return F.linear(x, self.tokens.weight if self.tied else self.unembedding.weight)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:

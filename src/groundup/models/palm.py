@@ -28,7 +28,8 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from groundup.errors import ModelError
 from groundup.nn.attention import MultiHeadAttention
 from groundup.nn.cache import Cache
-from groundup.nn.checkpoint import Pretrained, Source
+from groundup.nn.checkpoint import Source
+from groundup.nn.decoder_only import DecoderOnly
 from groundup.nn.feedforward import GatedFeedForward
 from groundup.nn.masks import positions, visible
 from groundup.nn.norm import LayerNorm
@@ -65,7 +66,7 @@ class Block(nn.Module):
         return answer
 
 
-class PaLM(Pretrained):
+class PaLM(DecoderOnly):
     """A decoder-only transformer over tokens, with parallel layers and multi-query attention.
 
     Args:
@@ -101,7 +102,8 @@ class PaLM(Pretrained):
         self.d_head = d_head or d_model // n_heads
         if self.d_head % 2:
             raise ModelError(f"palm: heads are {self.d_head} wide, and rotary positions turn pairs of channels; make it even")
-        self.vocab_size, self.n_layers, self.n_heads, self.d_model = vocab_size, n_layers, n_heads, d_model
+        self.vocab_size, self.n_layers, self.d_model = vocab_size, n_layers, d_model
+        self.n_heads, self.n_kv_heads = n_heads, 1
         self.d_ff, self.context, self.eps = d_ff or 4 * d_model, context, eps
         self.tokens = nn.Embedding(vocab_size, d_model)  # E
         self.blocks = nn.ModuleList(Block(d_model, n_heads, self.d_head, self.d_ff, eps) for _ in range(n_layers))
@@ -117,38 +119,6 @@ class PaLM(Pretrained):
             else:
                 p.fill_(1)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        mask: Tensor | None = None,
-        segments: Tensor | None = None,
-        cache: Cache | None = None,
-        trace: Trace | None = None,
-        last: bool = False,
-    ) -> Tensor:
-        """Logits of the next token after each token.
-
-        Args:
-            tokens: (B, T), integers.
-            mask: (B, S), false for padding, over the tokens in the cache and these; positions are counted without it.
-            segments: (B, S), numbers of packed documents; tokens see their own document only.
-            cache: read and extended; made by :meth:`new_cache`.
-            trace: is shown every intermediate value.
-            last: the logits after the last token alone.
-
-        Returns:
-            (B, T, N_V), or (B, 1, N_V) for ``last``.
-
-        Raises:
-            ModelError: more tokens than the context.
-        """
-        x = self.hidden(tokens, mask=mask, segments=segments, cache=cache, trace=trace)
-        logits = F.linear((x[:, -1:] if last else x) / math.sqrt(self.d_model), self.tokens.weight)
-        if trace is not None:
-            trace.see("logits", logits)
-        return logits
-
     def hidden(
         self,
         tokens: Tensor,
@@ -159,31 +129,17 @@ class PaLM(Pretrained):
         trace: Trace | None = None,
     ) -> Tensor:
         """What :meth:`forward` unembeds, (B, T, D)."""
-        T, before = tokens.shape[1], cache.length if cache is not None else 0
-        if before + T > self.context:
-            raise ModelError(f"palm: {before + T} tokens, and the context is {self.context}; shorten the text")
+        T, before = self.span(tokens, cache)
         x: Tensor = self.tokens(tokens)  # (B, T, D)
         exact = torch.float64 if x.dtype == torch.float64 else torch.float32
         ω = frequencies(self.d_head, dtype=exact, device=tokens.device)
         at = positions(T, mask, segments, start=before, device=tokens.device)
         rotation = Rotation(at, self.d_head, inverse_frequencies=ω, dtype=x.dtype)
-        seen = visible(T, mask, segments, causal=True)
-        if trace is not None:
-            trace.see("embedding", x)
-        for i, block in enumerate(self.blocks):
-            part = trace.within(f"block.{i}") if trace is not None else None
-            x = block(x, mask=seen, rotation=rotation, cache=None if cache is None else cache[i], trace=part)
-            if part is not None:
-                part.see("output", x)
-        x = self.final_norm(x)
-        if trace is not None:
-            trace.see("final_norm", x)
-        return x
+        return self.through(x, cache, trace, mask=visible(T, mask, segments, causal=True), rotation=rotation)
 
-    def new_cache(self, batch: int, capacity: int | None = None) -> Cache:
-        """An empty cache for ``batch`` sequences of at most ``capacity`` tokens (the context where left out)."""
-        weight = self.tokens.weight
-        return Cache(self.n_layers, batch, 1, capacity or self.context, self.d_head, dtype=weight.dtype, device=weight.device)
+    def unembed(self, x: Tensor) -> Tensor:
+        """Logits (B, T, N_V) of hidden states (B, T, D): the shared embedding is large, so they are scaled down (section 5)."""
+        return F.linear(x / math.sqrt(self.d_model), self.tokens.weight)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
