@@ -82,7 +82,7 @@ plain = st.recursive(
     | st.text(
         st.characters(exclude_categories=["Cs"], exclude_characters="\x85\u2028\u2029")
     ).filter(  # PyYAML itself loses these line ends
-        lambda text: not re.fullmatch(r"[-+]?[0-9]+[eE][-+]?[0-9]+", text)
+        lambda text: not re.fullmatch(r"[-+]?[0-9]+[eE][-+]?[0-9]+|0o[0-7]+", text)
     ),  # which it writes as text, and 1e3 is a number here
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
     max_leaves=10,
