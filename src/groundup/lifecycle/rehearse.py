@@ -22,31 +22,12 @@ from groundup.bundle.files import to_json
 from groundup.bundle.manifest import copied
 from groundup.lifecycle.prepare import Prepared
 from groundup.lifecycle.stage import Context, Output
-from groundup.sections import Section
+from groundup.rehearsal.settings import Rehearse
 
 if TYPE_CHECKING:
     from groundup.lifecycle.package import Packaged
 
-
-class Rehearse(Section):
-    """How long the rehearsal takes and how much it sends."""
-
-    enabled: bool = True
-    """false packages without a rehearsal: links 5 and 6 stay unproven."""
-    replay_rows: int = Field(20_000, ge=1)
-    """Rows of the test split that are sent and compared, the first so many."""
-    connections: tuple[int, ...] = Field((1, 32), min_length=1)
-    """Callers at the same time, one load measurement each."""
-    requests: int = Field(3000, ge=10)
-    """Requests of one load measurement, at most."""
-    seconds: float = Field(3.0, gt=0, le=600)
-    """Seconds of one load measurement, at most."""
-    clean_windows: int = Field(200, ge=20)
-    """Windows of unchanged traffic in which false alarms are counted."""
-    shift: float = Field(1.0, gt=0)
-    """How far numbers are moved to see the alarm rise, in standard deviations."""
-    start_timeout_s: float = Field(60.0, gt=0)
-    """Seconds that the server may take until it is ready, at the start and after it was killed."""
+__all__ = ["Rehearse", "Rehearsed", "rehearse"]
 
 
 class Rehearsed(Output):
@@ -74,9 +55,9 @@ class Rehearsed(Output):
         offline, live = self.drift.get("offline"), self.drift.get("live")
         lines = []
         if isinstance(offline, dict):
-            lines.append(
-                f"{offline['false_alarms']} false alarms in {offline['clean_windows']} windows of {offline['window_rows']:,} clean rows"
-            )
+            n = offline["false_alarms"]
+            windows = f"{offline['clean_windows']} windows of {offline['window_rows']:,} clean rows"
+            lines.append(f"{n} false alarm{'' if n == 1 else 's'} in {windows}")
         if isinstance(live, dict):
             lines.append(f"alarm after {live['rows_until_alarm']:,} changed rows ({live['shift']}), gone when the rows were clean again")
         return lines

@@ -13,6 +13,7 @@ refused, with the way to convert it.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -59,7 +60,7 @@ def linear(ours: str, *theirs: str, transposed: bool = False, bias: bool = True,
     return table | ({f"{ours}.bias": Source(tuple(f"{t}.bias" for t in theirs), rows=rows)} if bias else {})
 
 
-class Pretrained(nn.Module):
+class Pretrained(nn.Module, ABC):
     """A network that is loaded from checkpoint folders and saved as one.
 
     A subclass has ``from_config`` and ``to_config`` (its constructor's arguments from and to their ``config.json``) and
@@ -78,25 +79,25 @@ class Pretrained(nn.Module):
     """Constructor arguments that say what the head answers: what fine-tuning may ask otherwise of a checkpoint."""
 
     @classmethod
+    @abstractmethod
     def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """Constructor arguments from their configuration.
 
         Raises:
             ModelError: it asks for what the architecture here does not have.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def to_config(self) -> dict[str, Any]:
         """Their configuration of this network."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sources(self) -> dict[str, Source]:
         """Every tensor of :meth:`state_dict` that a checkpoint holds -> where it is; tied ones once."""
-        raise NotImplementedError
 
     def new_head(self, files: Weights) -> set[str]:
         """Draw the weights of the head, and of what stands before it and is not in these files; returns their names."""
-        raise NotImplementedError
+        return set()
 
     @classmethod
     def from_pretrained(

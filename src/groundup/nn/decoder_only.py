@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
@@ -61,6 +62,7 @@ class DecoderOnly(Pretrained):
             trace.see("logits", logits)
         return logits
 
+    @abstractmethod
     def hidden(
         self,
         tokens: Tensor,
@@ -71,7 +73,6 @@ class DecoderOnly(Pretrained):
         trace: Trace | None = None,
     ) -> Tensor:
         """What :meth:`forward` unembeds, (B, T, D)."""
-        raise NotImplementedError
 
     def unembed(self, x: Tensor) -> Tensor:
         """Logits (B, T, N_V) of hidden states (B, T, D); by the embedding's transpose unless a subclass has its own map."""

@@ -22,8 +22,8 @@ from groundup.serving.settings import Serve
 
 if TYPE_CHECKING:
     from groundup.lifecycle.prepare import Prepared
-    from groundup.lifecycle.rehearse import Rehearse
     from groundup.lifecycle.stage import Context
+    from groundup.rehearsal.settings import Rehearse
 
 _POOL = 5000  # rows of each split that drift is rehearsed with
 _SHOWN = 512  # rows replayed after the restart, and sent over and over as load
